@@ -1,0 +1,1 @@
+//! Reads YAML into typed resources, with findings.

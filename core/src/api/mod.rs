@@ -1,0 +1,7 @@
+//! Istio's resources: one file per kind, fields as Istio spells them.
+
+pub mod authorization_policy;
+pub mod load;
+pub mod mesh_config;
+pub mod meta;
+pub mod peer_authentication;

@@ -1,0 +1,48 @@
+//! Every limit of the core, with unit and reason.
+
+use std::time::Duration;
+
+/// Bytes bought by one `Read` while a head, a handshake or an idle link is waited for. Also the size of the provided
+/// buffers of the io_uring shell.
+pub const READ_HEAD: usize = 16 * 1024;
+/// Bytes bought by one `Read` while a body or opaque bytes flow; a fourth of the system calls of the smaller size.
+pub const READ_BODY: usize = 64 * 1024;
+/// Bytes sent on one link without hearing that the kernel took them. Beyond it the other side is not read.
+pub const UNACKED_MAX: usize = 64 * 1024;
+/// Bytes of a request or response head, start line included. Envoy: `max_request_headers_kb` 60; beyond it 431.
+pub const HEAD_MAX: usize = 60 * 1024;
+/// Fields of a head. Envoy: `max_headers_count` 100; beyond it 431.
+pub const FIELDS_MAX: usize = 100;
+/// Bytes of a chunk-size line with its extensions.
+pub const CHUNK_LINE_MAX: usize = 4 * 1024;
+/// Bytes of chunk extensions and framing that one message may spend beyond its body: 16 KiB and the size of the body
+/// (after Go's net/http, which closes "excess overhead" bodies).
+pub const CHUNK_OVERHEAD_MAX: usize = 16 * 1024;
+/// Bytes of a trailer section.
+pub const TRAILERS_MAX: usize = 8 * 1024;
+/// Bytes of a ClientHello, records put together; larger ones exist only in attacks.
+pub const CLIENT_HELLO_MAX: usize = 64 * 1024;
+/// Bytes of handshake messages of the peer that wait for their rest.
+pub const HANDSHAKE_MAX: usize = 128 * 1024;
+
+/// From accept to the end of the TLS handshake. Envoy's `transport_socket_connect_timeout` is 15 s; a peer that drips must be
+/// gone in 30.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+/// From the first byte of a request head to its last, and from the handshake to the first byte of the first.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// A kept-alive link without a request. Envoy: `idle_timeout` 1 h.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// While a body is being received, each span of this length must bring `BODY_PROGRESS` bytes.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of a body within one `BODY_TIMEOUT`, below which the sender is taken for an attacker.
+pub const BODY_PROGRESS: usize = 1024;
+/// `connectTimeout` of the mesh configuration.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// After our FIN we wait so long for the peer's.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Idle links to upstreams that are kept for reuse, per cluster.
+pub const POOL_MAX: usize = 1024;
+/// A pooled upstream link without a request. Envoy: cluster `idle_timeout` 1 h; applications close earlier.
+pub const POOL_IDLE: Duration = Duration::from_secs(3600);
+/// Tries of one request on the connection level (S-66): the first and two more.
+pub const ATTEMPTS_MAX: u32 = 3;

@@ -1,0 +1,1 @@
+//! The header `x-forwarded-client-cert`.
