@@ -1,0 +1,5 @@
+//! Two ends of ours, or one of ours and one of rustls' own, over buffers.
+
+mod handshake;
+mod traffic;
+mod world;
