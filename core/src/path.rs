@@ -294,9 +294,7 @@ fn canonical(path: &[u8], spare: usize) -> Result<Vec<u8>, PathError> {
                     rest = after_escape;
                 }
                 Some((_, after_escape)) => {
-                    let sent = after.len() - after_escape.len();
-                    out.push(b'%');
-                    out.extend_from_slice(after.get(..sent).unwrap_or_default());
+                    out.extend_from_slice(here.get(..3).unwrap_or_default());
                     rest = after_escape;
                 }
                 None => {
