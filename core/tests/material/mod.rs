@@ -6,6 +6,10 @@ use std::path::PathBuf;
 ///
 /// `MESHWARD_SHARED`, else `../shared` beside the project. `None`, with one line, where the material is absent; with `CI` set
 /// that is a failure.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests read files; the crate does not"
+)]
 pub(crate) fn text(file: &str) -> Option<String> {
     let root = std::env::var_os("MESHWARD_SHARED").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
