@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use meshward_core::clock::Instant;
 use meshward_core::id::{Key, LinkId, Table};
@@ -25,6 +24,7 @@ use crate::clock::Clock;
 use crate::limits::{ACCEPT_BACKOFF, ACCEPTS_PER_TURN, EVENTS_PER_TURN, LISTEN_BACKLOG};
 use crate::link::{Link, Served};
 use crate::listen::{Destination, Listener};
+use crate::remote::{Command, Remote};
 use crate::wake::{Ready, Token};
 
 /// One machine of one driver.
@@ -45,65 +45,6 @@ pub trait Sink {
 impl<F: FnMut(ProxyId, Box<Record>)> Sink for F {
     fn record(&mut self, proxy: ProxyId, record: Box<Record>) {
         self(proxy, record);
-    }
-}
-
-/// What another thread may ask of a driver.
-pub enum Command<M> {
-    /// Tells one machine something: a snapshot, an identity.
-    Input(ProxyId, Input),
-    /// [`Driver::listen`].
-    Listen {
-        proxy: ProxyId,
-        listener: std::net::TcpListener,
-        entry: Entry,
-        destination: Destination,
-    },
-    /// Accepts what already waits at the doors of one proxy, then closes them.
-    CloseListeners(ProxyId),
-    /// Closes all doors, drains all machines, and ends the driver when no link is left.
-    Drain { grace: Duration },
-    /// Ends the driver now; links are closed as they are.
-    Stop,
-    /// Anything else, between two turns.
-    Run(Box<dyn FnOnce(&mut Driver<M>) + Send>),
-}
-
-impl<M> fmt::Debug for Command<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Input(..) => "Input",
-            Self::Listen { .. } => "Listen",
-            Self::CloseListeners(_) => "CloseListeners",
-            Self::Drain { .. } => "Drain",
-            Self::Stop => "Stop",
-            Self::Run(_) => "Run",
-        })
-    }
-}
-
-/// Sends commands to a driver, from any thread.
-#[derive(Debug)]
-pub struct Remote<M> {
-    commands: mpsc::Sender<Command<M>>,
-    ready: Arc<Ready>,
-}
-
-impl<M> Clone for Remote<M> {
-    fn clone(&self) -> Self {
-        Self {
-            commands: self.commands.clone(),
-            ready: Arc::clone(&self.ready),
-        }
-    }
-}
-
-impl<M> Remote<M> {
-    /// `false`: the driver is gone and the command was dropped.
-    pub fn send(&self, command: Command<M>) -> bool {
-        let sent = self.commands.send(command).is_ok();
-        self.ready.wake();
-        sent
     }
 }
 

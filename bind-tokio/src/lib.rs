@@ -23,11 +23,13 @@ mod clock;
 mod driver;
 mod link;
 mod listen;
+mod remote;
 mod shard;
 mod sys;
 mod wake;
 
 pub use clock::Clock;
-pub use driver::{Command, Driver, ProxyId, Remote, Sink, Stats};
+pub use driver::{Driver, ProxyId, Sink, Stats};
 pub use listen::{Destination, bind_listener};
+pub use remote::{Command, Remote};
 pub use shard::{ShardHandle, spawn_shard};

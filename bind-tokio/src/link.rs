@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::BufMut;
 use meshward_core::link::{Buf, CloseCause, LinkEvent};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWrite, Interest};
+use tokio::io::{AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::buffers::{Buffers, Chunk};
@@ -34,7 +34,10 @@ pub(crate) struct Link {
     taken: usize,
     /// INVARIANT: set only while tokio holds our waker for reading, so that asking again cannot help.
     read_waits: bool,
-    /// The same for writing.
+    /// tokio takes an accepted socket for readable without having looked, which saves a wake-up when the peer speaks first. Set
+    /// until we have looked.
+    presumed: bool,
+    /// As `read_waits`, for writing.
     write_waits: bool,
     /// It stands in the driver's line; kept by the driver.
     pub(crate) queued: bool,
@@ -93,6 +96,7 @@ impl Link {
             grant: 0,
             out: VecDeque::new(),
             taken: 0,
+            presumed: theirs == Theirs::Open,
             read_waits: false,
             write_waits: false,
             queued: false,
@@ -205,6 +209,7 @@ impl Link {
         if self.grant == 0 {
             return self.watch().map(|()| false);
         }
+        self.presumed = false;
         let mut cx = Context::from_waker(&self.waker);
         let mut room = buffers.landing().storage().limit(self.grant);
         let read = pin!(self.stream.read_buf(&mut room));
@@ -235,6 +240,15 @@ impl Link {
         if self.stream.poll_read_ready(&mut cx)?.is_pending() {
             self.read_waits = true;
             return Ok(());
+        }
+        if std::mem::take(&mut self.presumed) {
+            let mut byte = [0];
+            let peek = self.stream.poll_peek(&mut cx, &mut ReadBuf::new(&mut byte));
+            self.read_waits = peek.is_pending();
+            return match peek {
+                Poll::Ready(Err(e)) => Err(e),
+                Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+            };
         }
         let error = pin!(self.stream.ready(Interest::ERROR));
         match error.poll(&mut Context::from_waker(Waker::noop())) {

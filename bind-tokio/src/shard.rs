@@ -1,6 +1,7 @@
 //! A shard: a thread of its own for one driver.
 
 use std::any::Any;
+use std::fmt;
 use std::io;
 use std::sync::mpsc;
 use std::thread;
@@ -8,11 +9,11 @@ use std::thread;
 use meshward_core::machine::Machine;
 use meshward_core::proxy::{Action, Input};
 
-use crate::driver::{Command, Driver, Remote, Stats};
+use crate::driver::{Driver, Stats};
+use crate::remote::{Command, Remote};
 use crate::sys;
 
 /// A shard that runs.
-#[derive(Debug)]
 pub struct ShardHandle<M> {
     remote: Remote<M>,
     thread: thread::JoinHandle<Stats>,
@@ -85,6 +86,14 @@ impl<M> ShardHandle<M> {
     /// words of the panic if it panicked.
     pub fn join(self) -> io::Result<Stats> {
         self.thread.join().map_err(|panic| panic_of(Some(panic)))
+    }
+}
+
+impl<M> fmt::Debug for ShardHandle<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardHandle")
+            .field("thread", &self.thread.thread().name())
+            .finish_non_exhaustive()
     }
 }
 
