@@ -1,1 +1,14 @@
-//! x
+//! Scenario files, and what runs them.
+//!
+//! A scenario speaks of the edge alone: what clients and applications do, and what they and the access log get to see. So
+//! one file judges every driver: the simulator in virtual time, and each runtime binding over real sockets.
+//!
+//! * [`scenario`] reads and prints the files;
+//! * [`driver`] is what a driver has to offer;
+//! * [`runner`] runs a file with a driver and compares.
+#![forbid(unsafe_code)]
+
+pub mod driver;
+pub mod journal;
+pub mod runner;
+pub mod scenario;
