@@ -1,9 +1,9 @@
 //! What crosses threads: the published cell.
 //!
-//! A value that one thread replaces now and then and every shard reads: snapshot, certificate. The latest value wins; a reader
-//! that was slow never sees those in between. Nobody waits: there are two slots more than readers, so that the writer finds
-//! one that is neither current nor being read, and both sides only try locks. Without `unsafe` (decision: a lock that is
-//! never contended costs two atomic operations, and only when something changed).
+//! [`Published`]: a value that one thread replaces now and then and every shard reads, as snapshots and certificates. The
+//! latest value wins; a slow reader never sees those in between. Nobody waits: there are two slots more than readers, so
+//! that the writer finds one that is neither current nor being read, and both sides only try locks. No `unsafe`: a lock that
+//! nobody contends for costs two atomic operations, and only when something changed.
 //!
 //! Checked by loom in `tests/loom_published.rs`, with a relaxed publication as the mutant that must fail.
 

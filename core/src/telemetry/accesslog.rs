@@ -181,6 +181,7 @@ fn number(value: u64, out: &mut Vec<u8>) {
 fn flags(set: Flags, out: &mut Vec<u8>) {
     if set.is_empty() {
         out.push(b'-');
+        return;
     }
     for (nth, name) in set.names().enumerate() {
         if nth > 0 {
