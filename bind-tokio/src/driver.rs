@@ -36,8 +36,8 @@ pub trait Sink {
     /// A machine reported a record. Called on the shard's thread: buffer, do not block.
     fn record(&mut self, proxy: ProxyId, record: Box<Record>);
 
-    /// A listener stopped accepting for want of descriptors or memory, and will try again; said once until it works again.
-    fn accept_failed(&mut self, proxy: ProxyId, listener: SocketAddr, error: &io::Error) {
+    /// A listener rests for want of descriptors or memory, said once until it works again; or it could not be added.
+    fn listener_failed(&mut self, proxy: ProxyId, listener: SocketAddr, error: &io::Error) {
         let _ = (proxy, listener, error);
     }
 }
@@ -176,7 +176,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
     }
 
     /// Opens a door of `proxy`: what comes in by it is `Accepted` with `entry`. Must be called within the driver's runtime, as
-    /// `setup` of [`spawn_shard`](crate::spawn_shard) is.
+    /// `setup` of [`spawn_shard`](crate::spawn_shard) is. Panics if `proxy` is not of this driver.
     pub fn listen(
         &mut self,
         proxy: ProxyId,
@@ -291,7 +291,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
                     if let Err(e) = self.listen(proxy, listener, entry, destination)
                         && let Ok(local) = local
                     {
-                        self.sink.accept_failed(proxy, local, &e);
+                        self.sink.listener_failed(proxy, local, &e);
                     }
                 }
                 Command::CloseListeners(proxy) => self.close_listeners(|l| l.proxy == proxy),
@@ -425,7 +425,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
                     if !std::mem::replace(&mut listener.reported, true)
                         && let Ok(local) = listener.local_addr()
                     {
-                        self.sink.accept_failed(proxy, local, &e);
+                        self.sink.listener_failed(proxy, local, &e);
                     }
                     self.note_deadline(Some(retry));
                     return false;

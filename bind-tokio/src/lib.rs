@@ -15,6 +15,65 @@
 //! ```
 //!
 //! One turn is bounded ([`limits`]), each link gets one read at a time and then goes to the end of the line.
+//!
+//! A machine that greets and hangs up, on a shard of its own:
+//!
+//! ```
+//! use std::collections::VecDeque;
+//! use std::io::Read;
+//! use std::time::Duration;
+//!
+//! use meshward_core::clock::{Deadline, Now};
+//! use meshward_core::link::{Buf, Entry, LinkCommand, LinkEvent};
+//! use meshward_core::machine::Machine;
+//! use meshward_core::proxy::{Action, Input};
+//! use meshward_tokio::{Clock, Command, Destination, Driver, bind_listener, spawn_shard};
+//!
+//! #[derive(Default)]
+//! struct Greeter(VecDeque<Action>);
+//!
+//! impl Machine for Greeter {
+//!     type Input = Input;
+//!     type Action = Action;
+//!
+//!     fn handle(&mut self, input: Input, _: Now) {
+//!         if let Input::Link(id, LinkEvent::Accepted { .. }) = input {
+//!             let bytes = Buf::from(&b"hello"[..]);
+//!             for command in [
+//!                 LinkCommand::Send { bytes, ack: false },
+//!                 LinkCommand::Finish,
+//!                 LinkCommand::Read { at_most: 1 },
+//!             ] {
+//!                 self.0.push_back(Action::Link(id, command));
+//!             }
+//!         }
+//!     }
+//!     fn poll_action(&mut self) -> Option<Action> {
+//!         self.0.pop_front()
+//!     }
+//!     fn poll_timeout(&self) -> Option<Deadline> {
+//!         None
+//!     }
+//! }
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let door = bind_listener(([127, 0, 0, 1], 0).into(), false)?;
+//! let addr = door.local_addr()?;
+//! let shard = spawn_shard("shard-0", None, move || {
+//!     let mut driver = Driver::new(Clock::start(), Box::new(|_, record| println!("{record:?}")));
+//!     let proxy = driver.add(Greeter::default());
+//!     driver.listen(proxy, door, Entry::Inbound, Destination::Local)?;
+//!     Ok(driver)
+//! })?;
+//!
+//! let mut text = String::new();
+//! std::net::TcpStream::connect(addr)?.read_to_string(&mut text)?;
+//! assert_eq!(text, "hello");
+//! shard.send(Command::Drain { grace: Duration::ZERO });
+//! assert_eq!(shard.join()?.accepted, 1);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod limits;
 

@@ -62,6 +62,8 @@ enum Ours {
     /// A FIN follows what is still to be sent.
     Finishing,
     Finished,
+    /// A write failed. What the peer said before it hung up, say an early answer, is still read as long as reads are granted.
+    Broken(CloseCause),
 }
 
 /// The peer's direction.
@@ -181,10 +183,20 @@ impl Link {
             .write(buffers, &mut emit)
             .and_then(|()| self.write_fin())
         {
-            return Some(cause_of(&e));
+            self.out.clear();
+            buffers.give_back_queue(&mut self.out);
+            let cause = cause_of(&e);
+            // A reset also makes the socket readable, so waiting for that ends; other failures may come alone.
+            if cause != CloseCause::Reset {
+                return Some(cause);
+            }
+            self.ours = Ours::Broken(cause);
         }
-        (self.ours == Ours::Finished && self.theirs == Theirs::Finished)
-            .then_some(CloseCause::Finished)
+        match (self.ours, self.theirs) {
+            (Ours::Broken(cause), _) => (self.grant == 0).then_some(cause),
+            (Ours::Finished, Theirs::Finished) => Some(CloseCause::Finished),
+            _ => None,
+        }
     }
 
     fn poll_connect(&mut self) -> Poll<io::Result<SocketAddr>> {
@@ -221,7 +233,10 @@ impl Link {
             Poll::Ready(Ok(0)) => {
                 self.grant = 0;
                 self.theirs = Theirs::Finished;
-                emit(LinkEvent::Eof);
+                // Behind a broken write the end is no FIN that a machine may trust.
+                if !matches!(self.ours, Ours::Broken(_)) {
+                    emit(LinkEvent::Eof);
+                }
                 Ok(false)
             }
             Poll::Ready(Ok(_)) => {

@@ -129,7 +129,7 @@ struct Complaints;
 impl Sink for Complaints {
     fn record(&mut self, _: ProxyId, _: Box<meshward_core::telemetry::Record>) {}
 
-    fn accept_failed(&mut self, _: ProxyId, listener: SocketAddr, error: &std::io::Error) {
+    fn listener_failed(&mut self, _: ProxyId, listener: SocketAddr, error: &std::io::Error) {
         say(format_args!(
             "{} {:?}",
             listener.port(),

@@ -84,6 +84,22 @@ fn eight_mebibytes_come_back_as_they_went() {
 }
 
 #[test]
+fn a_message_costs_one_turn() {
+    const ROUNDS: u64 = 200;
+    let up = upstream(echo);
+    let shard = Shard::start(move || Forwarder::new(up));
+    let mut client = shard.connect();
+    ask(&mut client, b"warm");
+    let before = shard.ask(|d| d.stats().turns);
+    for _ in 0..ROUNDS {
+        ask(&mut client, b"hello");
+    }
+    let turns = shard.ask(|d| d.stats().turns) - before;
+    // One for the question, one for the answer, and one to ask.
+    assert!(turns <= 2 * ROUNDS + 1, "{turns}");
+}
+
+#[test]
 fn a_reset_by_the_client_in_mid_body_reaches_the_upstream() {
     let (heard, hear) = channel();
     let heard = Mutex::new(heard);

@@ -257,6 +257,36 @@ fn a_peers_reset_is_noticed_though_nothing_is_granted_after_a_read() {
 }
 
 #[test]
+fn an_early_answer_is_heard_though_our_write_failed() {
+    let up = TcpListener::bind(local()).unwrap();
+    let (to, id) = (up.local_addr().unwrap(), LinkId::opened(0, 1));
+    let (machine, hear) = Scripted::new(move |input, _, wishes| match input {
+        Input::Tick => wishes.connect(id, to),
+        Input::Link(_, LinkEvent::Connected { .. }) => wishes.read(id, 5),
+        Input::Link(_, LinkEvent::Received(_)) => wishes.read(id, 5),
+        Input::Drain { .. } => wishes.send(id, b"more of the request", true),
+        _ => {}
+    });
+    let shard = Shard::start(move || machine);
+    shard.handle.send(Command::Input(FIRST, Input::Tick));
+    let (mut stream, _) = up.accept().unwrap();
+    next(&hear);
+    // The shard learns of the answer and of the reset only after it has tried to write.
+    shard.ask(move |driver| {
+        stream.write_all(b"early").unwrap();
+        reset(stream);
+        let grace = Duration::ZERO;
+        driver.input(FIRST, Input::Drain { grace });
+    });
+    assert!(matches!(next(&hear), (_, LinkEvent::Received(b)) if *b == *b"early"));
+    let (_, last) = next(&hear);
+    assert!(
+        matches!(last, LinkEvent::Closed(CloseCause::Reset)),
+        "{last:?}"
+    );
+}
+
+#[test]
 fn a_connect_says_where_it_left_from() {
     let up = TcpListener::bind(local()).unwrap();
     let (to, id) = (up.local_addr().unwrap(), LinkId::opened(3, 9));
