@@ -107,12 +107,10 @@ impl TrustBundle {
 
     /// The anchors for a leaf of `domain` (S-82).
     pub(super) fn anchors(&self, domain: &str) -> &[TrustAnchor<'static>] {
-        // The map is keyed by an owned type; few bundles limit any root, and those limit few.
         self.inner
             .limited
-            .iter()
-            .find(|(limited, _)| limited.as_str() == domain)
-            .map_or(&self.inner.everywhere, |(_, anchors)| anchors)
+            .get(domain)
+            .unwrap_or(&self.inner.everywhere)
     }
 
     /// Whether some root, whatever its domains, has this subject (content bytes of the name's SEQUENCE).

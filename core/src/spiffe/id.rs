@@ -3,6 +3,7 @@
 //! A value of these types is always canonical: lower-case scheme and trust domain, no dot segments, nothing to
 //! decode. Equality, order and prefix tests may therefore work on the bytes.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -48,6 +49,13 @@ impl TrustDomain {
     }
 
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Order and equality are those of the text.
+impl Borrow<str> for TrustDomain {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }
@@ -258,6 +266,42 @@ fn lower_case(name: &str) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// S-80: 255 bytes of trust domain, 2048 bytes in all.
+    #[test]
+    fn an_id_may_be_as_long_as_the_standard_says_and_no_longer() {
+        let uri = |domain, path| format!("spiffe://{}/{}", "a".repeat(domain), "b".repeat(path));
+        assert!(SpiffeId::parse(&uri(255, 1)).is_ok());
+        assert_eq!(
+            SpiffeId::parse(&uri(256, 1)),
+            Err(SpiffeIdError::TrustDomainTooLong)
+        );
+        assert!(SpiffeId::parse(&uri(11, 2027)).is_ok());
+        assert_eq!(SpiffeId::parse(&uri(11, 2028)), Err(SpiffeIdError::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_is_canonical_and_made_of_its_parts(
+            text in "(?i:spiffe)://[a-zA-Z.%:é_-]{0,6}(/[a-zA-Z.%_é-]{0,3}){0,6}",
+        ) {
+            if let Ok(id) = SpiffeId::parse(&text) {
+                prop_assert_eq!(id.as_str(), format!("spiffe://{}{}", id.trust_domain(), id.path()));
+                prop_assert_eq!(id.principal(), format!("{}{}", id.trust_domain(), id.path()));
+                prop_assert!(text.eq_ignore_ascii_case(id.as_str()));
+                prop_assert!(text.ends_with(id.path()));
+                let again = SpiffeId::parse(id.as_str());
+                prop_assert_eq!(again.as_ref(), Ok(&id));
+                if let Some(parts) = id.istio() {
+                    let built = istio_identity(
+                        parts.trust_domain, parts.namespace, Some(parts.service_account),
+                    );
+                    prop_assert_eq!(built.as_ref(), Ok(&id));
+                }
+            }
+        }
+    }
 
     #[test]
     fn an_id_gives_its_parts() {

@@ -11,12 +11,13 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::bundle::{BundleError, TrustBundle};
 use super::id::SpiffeId;
-use super::x509::{self, Leaf, SubjectKey, SvidError, check_signing_certificate};
+use super::verify::CHAIN_MAX;
+use super::x509::{self, KeyKind, Leaf, SvidError, check_signing_certificate};
 use crate::clock::UnixTime;
 use crate::pii::Pii;
 
 /// Certificate chain, key and roots of one workload.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Svid {
     pub id: SpiffeId,
     /// Leaf first, as it is sent.
@@ -59,6 +60,8 @@ pub enum SvidLoadError {
     /// `index` counts the chain from 0, the leaf.
     #[error("certificate {index} of the chain may not sign the one before: {fault}")]
     Signer { index: usize, fault: SvidError },
+    #[error("the chain has more than {CHAIN_MAX} certificates")]
+    ChainTooLong,
     #[error("the certificate has expired at {0}")]
     Expired(UnixTime),
     #[error("the certificate is not valid before {0}")]
@@ -71,7 +74,7 @@ pub enum SvidLoadError {
     KeyUnusable,
     #[error("the private key does not belong to the leaf certificate")]
     KeyMismatch,
-    #[error("{0}")]
+    #[error(transparent)]
     Bundle(#[from] BundleError),
 }
 
@@ -80,9 +83,11 @@ impl SvidLoadError {
     pub fn file(&self) -> SvidFile {
         match self {
             Self::Pem(file) | Self::NoCertificate(file) => *file,
-            Self::Leaf(_) | Self::Signer { .. } | Self::Expired(_) | Self::NotYetValid(_) => {
-                SvidFile::Chain
-            }
+            Self::Leaf(_)
+            | Self::Signer { .. }
+            | Self::ChainTooLong
+            | Self::Expired(_)
+            | Self::NotYetValid(_) => SvidFile::Chain,
             Self::NoKey | Self::KeyForm(_) | Self::KeyUnusable | Self::KeyMismatch => SvidFile::Key,
             Self::Bundle(_) => SvidFile::Bundle,
         }
@@ -97,7 +102,9 @@ impl SvidLoadError {
                 "ask the authority for a certificate with one spiffe:// URI SAN, critical keyUsage digitalSignature \
                  and extKeyUsage serverAuth and clientAuth"
             }
-            Self::Signer { .. } => "list only the authority's intermediates after the leaf",
+            Self::Signer { .. } | Self::ChainTooLong => {
+                "list only the authority's intermediates after the leaf"
+            }
             Self::Expired(_) => "renew the certificate",
             Self::NotYetValid(_) => "check the clock, or wait until the certificate is valid",
             Self::NoKey => "give the PEM section PRIVATE KEY, without a passphrase",
@@ -135,6 +142,9 @@ impl Svid {
         let (leaf_der, signers) = chain
             .split_first()
             .ok_or(SvidLoadError::NoCertificate(SvidFile::Chain))?;
+        if chain.len() > CHAIN_MAX {
+            return Err(SvidLoadError::ChainTooLong);
+        }
         let leaf = Leaf::parse(leaf_der).map_err(SvidLoadError::Leaf)?;
         for (at, signer) in signers.iter().enumerate() {
             if !bundle.roots().contains(signer) {
@@ -151,10 +161,8 @@ impl Svid {
             return Err(SvidLoadError::Expired(leaf.not_after));
         }
         let key = read_key(key)?;
-        let subject_key = x509::subject_key(leaf_der).map_err(SvidLoadError::Leaf)?;
-        if public_key(key.reveal(), &subject_key).ok_or(SvidLoadError::KeyUnusable)?
-            != subject_key.bits
-        {
+        let (kind, public) = x509::subject_key(leaf_der).map_err(SvidLoadError::Leaf)?;
+        if public_key(key.reveal(), kind).ok_or(SvidLoadError::KeyUnusable)? != public {
             return Err(SvidLoadError::KeyMismatch);
         }
         Ok(Self {
@@ -168,6 +176,19 @@ impl Svid {
     }
 }
 
+impl fmt::Debug for Svid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Svid")
+            .field("id", &self.id)
+            .field("chain", &self.chain.len())
+            .field("key", &self.key)
+            .field("bundle", &self.bundle)
+            .field("not_before", &self.not_before)
+            .field("not_after", &self.not_after)
+            .finish()
+    }
+}
+
 fn read_key(pem: &[u8]) -> Result<Pii<Vec<u8>>, SvidLoadError> {
     match PrivateKeyDer::from_pem_slice(pem) {
         Ok(PrivateKeyDer::Pkcs8(key)) => Ok(Pii::new(key.secret_pkcs8_der().to_vec())),
@@ -178,32 +199,24 @@ fn read_key(pem: &[u8]) -> Result<Pii<Vec<u8>>, SvidLoadError> {
     }
 }
 
-/// The public half of a PKCS#8 key, in the form that the certificate's key has.
-fn public_key(pkcs8: &[u8], like: &SubjectKey) -> Option<Vec<u8>> {
-    const EC: &[u8] = b"\x2a\x86\x48\xce\x3d\x02\x01";
-    const P256: &[u8] = b"\x2a\x86\x48\xce\x3d\x03\x01\x07";
-    const P384: &[u8] = b"\x2b\x81\x04\x00\x22";
-    const P521: &[u8] = b"\x2b\x81\x04\x00\x23";
-    const RSA: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
-    const ED25519: &[u8] = b"\x2b\x65\x70";
-
+/// The public half of a PKCS#8 key, in the form in which a certificate has it.
+fn public_key(pkcs8: &[u8], kind: KeyKind) -> Option<Vec<u8>> {
     let ec = |algorithm| {
         let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8).ok()?;
         Some(pair.public_key().as_ref().to_vec())
     };
-    match (&*like.algorithm, like.curve.as_deref()) {
-        (EC, Some(P256)) => ec(&ECDSA_P256_SHA256_ASN1_SIGNING),
-        (EC, Some(P384)) => ec(&ECDSA_P384_SHA384_ASN1_SIGNING),
-        (EC, Some(P521)) => ec(&ECDSA_P521_SHA512_ASN1_SIGNING),
-        (RSA, _) => {
+    match kind {
+        KeyKind::P256 => ec(&ECDSA_P256_SHA256_ASN1_SIGNING),
+        KeyKind::P384 => ec(&ECDSA_P384_SHA384_ASN1_SIGNING),
+        KeyKind::P521 => ec(&ECDSA_P521_SHA512_ASN1_SIGNING),
+        KeyKind::Rsa => {
             let pair = RsaKeyPair::from_pkcs8(pkcs8).ok()?;
             Some(pair.public_key().as_ref().to_vec())
         }
-        (ED25519, _) => {
+        KeyKind::Ed25519 => {
             let pair = Ed25519KeyPair::from_pkcs8(pkcs8).ok()?;
             Some(pair.public_key().as_ref().to_vec())
         }
-        _ => None,
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Spec {
     pub(crate) sans: Vec<(u8, Vec<u8>)>,
     /// `None`: critical exactly if the subject is empty.
     pub(crate) san_critical: Option<bool>,
-    pub(crate) common_name: Option<String>,
+    pub(crate) subject: Vec<(DnType, String)>,
     /// `None`: no basicConstraints.
     pub(crate) is_ca: Option<bool>,
     pub(crate) path_len: Option<u8>,
@@ -46,7 +46,7 @@ impl Spec {
         Self {
             sans: vec![(6, uri.as_bytes().to_vec())],
             san_critical: None,
-            common_name: None,
+            subject: Vec::new(),
             is_ca: Some(false),
             path_len: None,
             key_usage: Some(DIGITAL_SIGNATURE | KEY_ENCIPHERMENT),
@@ -62,7 +62,7 @@ impl Spec {
     pub(crate) fn authority(name: &str) -> Self {
         Self {
             sans: Vec::new(),
-            common_name: Some(name.to_owned()),
+            subject: vec![cn(name)],
             is_ca: Some(true),
             key_usage: Some(KEY_CERT_SIGN | CRL_SIGN),
             ext_key_usage: None,
@@ -75,10 +75,8 @@ impl Spec {
     fn params(&self) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        if let Some(name) = &self.common_name {
-            params
-                .distinguished_name
-                .push(DnType::CommonName, name.as_str());
+        for (kind, value) in &self.subject {
+            params.distinguished_name.push(kind.clone(), value.as_str());
         }
         let at = |seconds: i64| {
             let base = date_time_ymd(2026, 1, 1);
@@ -131,9 +129,7 @@ impl Spec {
                 .iter()
                 .flat_map(|(tag, name)| tlv(0x80 | tag, name))
                 .collect();
-            let critical = self
-                .san_critical
-                .unwrap_or_else(|| self.common_name.is_none());
+            let critical = self.san_critical.unwrap_or(self.subject.is_empty());
             add(&[2, 5, 29, 17], critical, tlv(0x30, &content));
         }
         for (arcs, critical, content) in &self.more {
@@ -179,6 +175,10 @@ impl Authority {
         let cert = spec.params().signed_by(key, &self.issuer);
         cert.expect("a certificate").der().clone()
     }
+}
+
+pub(crate) fn cn(name: &str) -> (DnType, String) {
+    (DnType::CommonName, name.to_owned())
 }
 
 pub(crate) fn key() -> KeyPair {

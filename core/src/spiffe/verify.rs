@@ -14,8 +14,10 @@ use super::x509::{Leaf, SvidError, check_signing_certificate};
 use crate::clock::UnixTime;
 
 /// Certificates in a peer's chain, leaf included. Path building tries orders of same-named intermediates, so its
-/// work grows as a factorial of their number; real chains have two to four.
-pub const CHAIN_MAX: usize = 8;
+/// work grows as a factorial of their number, before anything is known of the peer; real chains have two to four.
+pub const CHAIN_MAX: usize = 6;
+/// Times that a refused chain is looked at again to name the fault.
+const EXPLAIN_MAX: usize = 3;
 
 /// Why a peer's chain is refused. The TLS alert that each calls for (S-97) is given in brackets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +32,7 @@ pub enum VerifyError {
     #[error("the chain does not lead to a trusted root")]
     UnknownIssuer,
     /// The leaf is no X509-SVID, or an intermediate on its path may not sign one. \[46 certificate_unknown\]
-    #[error("{0}")]
+    #[error(transparent)]
     BadSvid(#[from] SvidError),
     /// \[46 certificate_unknown\]
     #[error("the trust domain of {0} is not accepted")]
@@ -179,8 +181,7 @@ impl Path<'_> {
         let verdict = name_error(&first, leaf);
         let mut error = first;
         let (mut at, mut purpose) = (now, Purpose::Of(usage));
-        // Each certificate of a path can be wrong in its dates once and in its purposes once.
-        for _ in 0..CHAIN_MAX {
+        for _ in 0..EXPLAIN_MAX {
             match error {
                 Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => {
                     return VerifyError::UnknownIssuer;

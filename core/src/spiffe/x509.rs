@@ -16,12 +16,19 @@ use crate::clock::UnixTime;
 /// Bits of the modulus of a leaf's RSA key (NIST SP 800-131A; the least with which a handshake signature is taken).
 const RSA_BITS_MIN: usize = 2048;
 
+// Content bytes of object identifiers (RFC 5280, 5480, 8017, 8410).
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 15];
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 17];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
 const EXT_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
 const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
+const EC_PUBLIC_KEY: &[u8] = b"\x2a\x86\x48\xce\x3d\x02\x01";
+const P256: &[u8] = b"\x2a\x86\x48\xce\x3d\x03\x01\x07";
+const P384: &[u8] = b"\x2b\x81\x04\x00\x22";
+const P521: &[u8] = b"\x2b\x81\x04\x00\x23";
+const ED25519: &[u8] = b"\x2b\x65\x70";
+const RSA_ENCRYPTION: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
 
 /// Why a certificate is no X509-SVID, or none that may sign one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,8 +73,8 @@ pub enum SvidError {
     NoKeyCertSign,
     #[error("extKeyUsage lacks serverAuth or clientAuth")]
     ExtKeyUsage,
-    #[error("the RSA key is shorter than 2048 bits")]
-    WeakKey,
+    #[error("the key is none of P-256, P-384, P-521, Ed25519 and RSA of at least 2048 bits")]
+    Key,
 }
 
 /// What is kept of a leaf certificate that fulfils X509-SVID.
@@ -89,8 +96,8 @@ impl Leaf {
     /// Reads a leaf and holds it to S-81, S-83 and S-84.
     ///
     /// The SPIFFE ID must stand in canonical form: other verifiers compare SANs byte by byte (S-31, S-58), and one
-    /// certificate must not be two identities. RSA keys under 2048 bits are refused. `not_before` and `not_after`
-    /// are read, not compared to any clock; signatures are not looked at.
+    /// certificate must not be two identities. Keys that cannot sign a handshake here are refused. `not_before` and
+    /// `not_after` are read, not compared to any clock; signatures are not looked at.
     pub fn parse(der: &[u8]) -> Result<Self, SvidError> {
         let cert = Certificate::read(der)?;
         let subject = &cert.tbs.subject;
@@ -127,7 +134,7 @@ impl Leaf {
         if id.path().is_empty() {
             return Err(SvidError::NoPath);
         }
-        cert.check_key()?;
+        cert.key_kind()?;
 
         let validity = &cert.tbs.validity;
         Ok(Self {
@@ -172,27 +179,21 @@ pub(super) fn check_root(der: &[u8]) -> Result<(), SvidError> {
     cert.check_signing_id()
 }
 
-/// The key of a certificate as its SubjectPublicKeyInfo has it.
-pub(super) struct SubjectKey {
-    /// Content bytes of the algorithm's OID.
-    pub(super) algorithm: Vec<u8>,
-    /// Content bytes of the parameters if they are an OID (a curve).
-    pub(super) curve: Option<Vec<u8>>,
-    /// The bit string: an EC point, an Ed25519 key or a DER RSAPublicKey.
-    pub(super) bits: Vec<u8>,
+/// The kinds of keys with which a handshake may be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyKind {
+    P256,
+    P384,
+    P521,
+    Ed25519,
+    Rsa,
 }
 
-pub(super) fn subject_key(der: &[u8]) -> Result<SubjectKey, SvidError> {
+/// The key of a certificate: its kind and its bit string (an EC point, an Ed25519 key or a DER RSAPublicKey).
+pub(super) fn subject_key(der: &[u8]) -> Result<(KeyKind, Vec<u8>), SvidError> {
     let cert = Certificate::read(der)?;
-    let spki = &cert.tbs.subject_pki;
-    let curve = spki.algorithm.parameters.as_ref();
-    Ok(SubjectKey {
-        algorithm: spki.algorithm.algorithm.as_bytes().to_vec(),
-        curve: curve
-            .filter(|any| any.tag() == Tag::Oid)
-            .map(|any| any.data.to_vec()),
-        bits: spki.subject_public_key.data.to_vec(),
-    })
+    let bits = cert.tbs.subject_pki.subject_public_key.data.to_vec();
+    Ok((cert.key_kind()?, bits))
 }
 
 /// A certificate with the extensions that matter here picked out, each at most once.
@@ -302,11 +303,23 @@ impl<'a> Certificate<'a> {
         Ok(())
     }
 
-    fn check_key(&self) -> Result<(), SvidError> {
-        match self.tbs.subject_pki.parsed() {
-            Ok(PublicKey::RSA(key)) if key.key_size() < RSA_BITS_MIN => Err(SvidError::WeakKey),
-            Ok(_) => Ok(()),
-            Err(_) => Err(SvidError::Malformed),
+    fn key_kind(&self) -> Result<KeyKind, SvidError> {
+        let spki = &self.tbs.subject_pki;
+        let curve = spki.algorithm.parameters.as_ref();
+        let curve = curve.filter(|any| any.tag() == Tag::Oid);
+        match (
+            spki.algorithm.algorithm.as_bytes(),
+            curve.map(|any| any.data),
+        ) {
+            (EC_PUBLIC_KEY, Some(P256)) => Ok(KeyKind::P256),
+            (EC_PUBLIC_KEY, Some(P384)) => Ok(KeyKind::P384),
+            (EC_PUBLIC_KEY, Some(P521)) => Ok(KeyKind::P521),
+            (ED25519, None) => Ok(KeyKind::Ed25519),
+            (RSA_ENCRYPTION, None) => match spki.parsed() {
+                Ok(PublicKey::RSA(key)) if key.key_size() >= RSA_BITS_MIN => Ok(KeyKind::Rsa),
+                _ => Err(SvidError::Key),
+            },
+            _ => Err(SvidError::Key),
         }
     }
 }

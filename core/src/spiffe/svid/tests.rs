@@ -92,7 +92,7 @@ fn a_key_of_another_kind_than_the_certificates_is_refused() {
 #[test]
 fn each_fault_names_its_file() {
     type Change = fn(&mut Files);
-    let cases: [(Change, SvidLoadError, SvidFile); 10] = [
+    let cases: [(Change, SvidLoadError, SvidFile); 11] = [
         (
             |f| f.chain.clear(),
             SvidLoadError::NoCertificate(SvidFile::Chain),
@@ -111,6 +111,11 @@ fn each_fault_names_its_file() {
         (
             |f| f.chain = f.bundle.clone(),
             SvidLoadError::Leaf(SvidError::CaAsLeaf),
+            SvidFile::Chain,
+        ),
+        (
+            |f| f.chain += &f.bundle.repeat(CHAIN_MAX),
+            SvidLoadError::ChainTooLong,
             SvidFile::Chain,
         ),
         (|f| f.key.clear(), SvidLoadError::NoKey, SvidFile::Key),

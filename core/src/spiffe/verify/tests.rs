@@ -1,7 +1,7 @@
 use super::*;
 use crate::spiffe::SpiffeIdError;
 use crate::spiffe::testing::{
-    Authority, CLIENT_AUTH, DIGITAL_SIGNATURE, NEW_YEAR, SERVER_AUTH, Spec, tlv,
+    Authority, CLIENT_AUTH, DIGITAL_SIGNATURE, NEW_YEAR, SERVER_AUTH, Spec, cn, tlv,
 };
 use webpki::ALL_VERIFICATION_ALGS as ALGORITHMS;
 
@@ -224,7 +224,7 @@ fn a_leaf_cannot_issue() {
     let root = root();
     let bundle = bundle(&root);
     let mut spec = Spec::leaf(WEB);
-    spec.common_name = Some("web".to_owned());
+    spec.subject = vec![cn("web")];
     let web = root.sub(&spec);
     let chain = [
         web.issue(&Spec::leaf("spiffe://td/forged")),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::spiffe::testing::{
     Authority, CLIENT_AUTH, CRL_SIGN, DIGITAL_SIGNATURE, KEY_CERT_SIGN, KEY_ENCIPHERMENT, NEW_YEAR,
-    SERVER_AUTH, Spec, key, tlv,
+    SERVER_AUTH, Spec, cn, key, tlv,
 };
 use proptest::prelude::*;
 use rustls_pki_types::CertificateDer;
@@ -28,7 +28,7 @@ fn uri(text: &[u8]) -> (u8, Vec<u8>) {
 #[test]
 fn a_right_leaf_gives_its_facts() {
     let leaf = leaf(|spec| {
-        spec.common_name = Some("w, x".to_owned());
+        spec.subject = vec![cn("w, x")];
         spec.sans.push((2, b"a.example".to_vec()));
         spec.sans.push((7, vec![127, 0, 0, 1]));
         spec.sans.push((2, b"b.example".to_vec()));
@@ -169,7 +169,7 @@ fn the_san_is_critical_if_the_subject_is_empty() {
     assert!(
         leaf(|s| {
             s.san_critical = Some(false);
-            s.common_name = Some("w".to_owned());
+            s.subject = vec![cn("w")];
         })
         .is_ok()
     );
@@ -290,7 +290,7 @@ proptest! {
         static DER: OnceLock<CertificateDer<'static>> = OnceLock::new();
         let mut der = DER.get_or_init(|| {
             issued(|spec| {
-                spec.common_name = Some("w".to_owned());
+                spec.subject = vec![cn("w")];
                 spec.sans.push((2, b"a.example".to_vec()));
             })
         }).to_vec();
@@ -313,6 +313,8 @@ fn the_key_of_a_certificate_is_read_as_it_was_made() {
     let key = key();
     let root = Authority::root(&Spec::authority("root"));
     let cert = root.issue_for(&Spec::leaf(WEB), &key);
-    let read = subject_key(&cert).expect("a key");
-    assert_eq!(read.bits, key.public_key_raw());
+    assert_eq!(
+        subject_key(&cert),
+        Ok((KeyKind::P256, key.public_key_raw().to_vec()))
+    );
 }
