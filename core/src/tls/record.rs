@@ -435,7 +435,7 @@ impl Records {
     }
 
     /// Appends one record.
-    fn seal(&mut self, typ: u8, plain: &[u8], out: &mut Buf) -> Result<(), TlsFailure> {
+    pub(super) fn seal(&mut self, typ: u8, plain: &[u8], out: &mut Buf) -> Result<(), TlsFailure> {
         let unsealed = |_| TlsFailure::local("a record could not be sealed");
         let tx = &mut self.tx;
         let nonce = tx.nonce();

@@ -185,6 +185,14 @@ impl Session {
         }
     }
 
+    /// Seals a record of any type, as only a peer would that breaks the rules.
+    #[cfg(test)]
+    pub(super) fn seal_raw(&mut self, typ: u8, plain: &[u8], out: &mut Buf) {
+        if let Stage::Traffic(records) = &mut self.stage {
+            records.seal(typ, plain, out).expect("a record");
+        }
+    }
+
     fn handshake(
         &mut self,
         out: &mut Buf,

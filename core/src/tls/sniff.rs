@@ -2,7 +2,7 @@
 //!
 //! Reads, and decides nothing. Keeps nothing: the caller shows all bytes from the first one on each time there are more.
 
-use crate::limits::CLIENT_HELLO_MAX;
+use crate::limits::{CLIENT_HELLO_MAX, HANDSHAKE_MAX};
 
 /// What the first bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +13,8 @@ pub enum Sniff {
     NotTls,
     /// A whole ClientHello.
     Hello(HelloFacts),
-    /// Begins as a ClientHello that is larger than [`CLIENT_HELLO_MAX`]. Neither TLS that we speak nor plaintext.
+    /// Begins as a ClientHello that is larger than [`CLIENT_HELLO_MAX`], or than [`HANDSHAKE_MAX`] with its record headers.
+    /// Neither TLS that we speak nor plaintext.
     Bad,
 }
 
@@ -60,11 +61,17 @@ const HANDSHAKE_HEADER: usize = 4;
 /// Payload of a plaintext record (RFC 8446 §5.1).
 const FRAGMENT_MAX: usize = 1 << 14;
 
+/// Bytes on the wire, record headers and all: what the handshake afterwards takes at most.
+const WIRE_MAX: usize = HANDSHAKE_MAX;
+
 /// Looks at all bytes received so far.
 pub fn sniff(bytes: &[u8]) -> Sniff {
     let mut message = Fragments::default();
     let mut rest = bytes;
     loop {
+        if bytes.len() - rest.len() > WIRE_MAX {
+            return Sniff::Bad;
+        }
         // Every byte of a record header must fit as soon as it is there.
         if !matches!(rest, [] | [0x16] | [0x16, 3, ..]) {
             return Sniff::NotTls;

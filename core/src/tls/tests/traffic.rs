@@ -316,3 +316,150 @@ fn a_session_ticket_is_passed_over() {
     exchange(&mut client, &mut oracle);
     assert_eq!(client.plain, b"data");
 }
+
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const DATA: u8 = 23;
+const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+
+/// A client seals these records; the server must fail with `alert` at the last of them, and not before.
+#[track_caller]
+fn server_refuses(
+    versions: &[&'static SupportedProtocolVersion],
+    records: &[(u8, &[u8])],
+    alert: u8,
+) {
+    let mut pair = World::new().established(versions);
+    for (typ, plain) in records {
+        assert_eq!(pair.server.failure, None);
+        let out = &mut pair.client.out;
+        pair.client.session.seal_raw(*typ, plain, out);
+        let bytes = pair.client.take_out();
+        pair.server.receive(&bytes);
+    }
+    let failure = pair.server.failure.expect("a failure");
+    assert_eq!(failure.alert, Some(alert), "{failure}");
+    assert!(pair.server.plain.is_empty());
+}
+
+#[test]
+fn handshake_records_after_the_handshake_are_held_to_their_rules() {
+    let update = |asked: u8| [24, 0, 0, 1, asked];
+    for (records, alert) in [
+        (&[(HANDSHAKE, &b""[..])][..], 10),
+        (&[(HANDSHAKE, &update(2))], 47),
+        (&[(HANDSHAKE, &[24, 0, 0, 2, 0, 0])], 50),
+        // A ticket, a certificate request, a ClientHello: not from a client of TLS 1.3.
+        (&[(HANDSHAKE, &[4, 0, 0, 0])], 10),
+        (&[(HANDSHAKE, &[13, 0, 0, 0])], 10),
+        (&[(HANDSHAKE, &[1, 0, 0, 0])], 10),
+        // Keys change in the middle of a record.
+        (&[(HANDSHAKE, &[24, 0, 0, 1, 0, 24])], 10),
+        // Data inside a message (RFC 8446 §5.1).
+        (&[(HANDSHAKE, &[24, 0, 0]), (DATA, b"x")], 10),
+        (&[(HANDSHAKE, &[24, 0xff, 0, 0])], 47),
+        (&[(25, b"x")], 10),
+        (&[(0, b"")], 10),
+    ] {
+        server_refuses(TLS13_ONLY, records, alert);
+    }
+}
+
+#[test]
+fn a_key_update_in_pieces_is_put_together() {
+    let mut pair = World::new().established(TLS13_ONLY);
+    for piece in KEY_UPDATE.chunks(2) {
+        let out = &mut pair.client.out;
+        pair.client.session.seal_raw(HANDSHAKE, piece, out);
+    }
+    pair.run(7);
+    assert_eq!(pair.server.failure, None);
+    // The client of this test has not changed its keys.
+    pair.client.send(b"under the old keys");
+    pair.run(usize::MAX);
+    assert_eq!(pair.server.failure.unwrap().alert, Some(20));
+}
+
+#[test]
+fn alerts_of_the_peer_end_the_session_and_warnings_do_not() {
+    for (versions, alert, outcome) in [
+        (TLS12_ONLY, &[2, 46][..], Some(FailureKind::Alert(46))),
+        (TLS13_ONLY, &[2, 46], Some(FailureKind::Alert(46))),
+        (TLS12_ONLY, &[1, 46], None),
+        // TLS 1.3 ignores the level (RFC 8446 §6).
+        (TLS13_ONLY, &[1, 46], Some(FailureKind::Alert(46))),
+        (TLS13_ONLY, &[1, 90], None),
+        (TLS13_ONLY, &[2], Some(FailureKind::Protocol)),
+        (TLS12_ONLY, &[2, 46, 0], Some(FailureKind::Protocol)),
+    ] {
+        let mut pair = World::new().established(versions);
+        let out = &mut pair.client.out;
+        pair.client.session.seal_raw(ALERT, alert, out);
+        let bytes = pair.client.take_out();
+        pair.server.receive(&bytes);
+        let failure = pair.server.failure.as_ref();
+        assert_eq!(failure.map(|f| f.kind), outcome, "{alert:?}");
+        if let Some(FailureKind::Alert(_)) = outcome {
+            assert!(
+                failure
+                    .unwrap()
+                    .reason
+                    .contains("SSLV3_ALERT_CERTIFICATE_UNKNOWN")
+            );
+            assert!(pair.server.out.is_empty(), "an alert is not answered");
+        }
+    }
+}
+
+#[test]
+fn floods_without_data_end_the_session() {
+    let world = World::new();
+    for (versions, typ, plain, allowed) in [
+        (TLS12_ONLY, DATA, &b""[..], limits::EMPTY_RECORDS_MAX),
+        (TLS13_ONLY, DATA, b"", limits::EMPTY_RECORDS_MAX),
+        (TLS12_ONLY, ALERT, &[1, 46], limits::WARNINGS_MAX),
+        (TLS13_ONLY, ALERT, &[1, 90], limits::WARNINGS_MAX),
+    ] {
+        let mut pair = world.established(versions);
+        let mut count = 0;
+        while pair.server.failure.is_none() {
+            let out = &mut pair.client.out;
+            pair.client.session.seal_raw(typ, plain, out);
+            let bytes = pair.client.take_out();
+            pair.server.receive(&bytes);
+            count += 1;
+        }
+        assert_eq!(count, usize::from(allowed) + 1);
+    }
+}
+
+/// RFC 5246 §7.2.2: a warning, and data goes on; who insists is thrown out, however much data comes between.
+#[test]
+fn renegotiation_is_refused_once_and_then_fatal() {
+    let mut pair = World::new().established(TLS12_ONLY);
+    let ask = |pair: &mut Pair| {
+        let out = &mut pair.client.out;
+        pair.client
+            .session
+            .seal_raw(HANDSHAKE, &[1, 0, 0, 2, 3, 3], out);
+    };
+    ask(&mut pair);
+    pair.client.send(b"data");
+    pair.run(usize::MAX);
+    assert_eq!(pair.server.plain, b"data");
+    assert_eq!(pair.client.failure, None, "no_renegotiation is a warning");
+
+    ask(&mut pair);
+    pair.run(usize::MAX);
+    assert_eq!(pair.server.failure.unwrap().alert, Some(10));
+}
+
+#[test]
+fn nothing_is_kept_of_whole_records() {
+    let world = World::new();
+    let mut pair = world.established(TLS13_ONLY);
+    assert!(format!("{:?}", pair.server.session).contains("pending: 0"));
+    pair.client.send(&noise(50_000));
+    pair.run(1000);
+    assert!(format!("{:?}", pair.server.session).contains("pending: 0"));
+}
