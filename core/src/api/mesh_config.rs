@@ -302,3 +302,6 @@ fn report_unenforced(message: &Checked<'_, '_, '_>, report: &mut Report) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;
