@@ -48,6 +48,7 @@ const TRUST_DOMAIN_PATTERNS: &[&str] = &["td1", "td2", "td9", "*", "td*", "*1", 
 const BLOCKS: &[&str] = &[
     "10.0.0.1",
     "10.0.0.3/31",
+    "10.0.0.0/24",
     "10.0.0.0/8",
     "0.0.0.0/0",
     "::/0",
@@ -209,11 +210,15 @@ pub(super) fn narrow_rule() -> impl Strategy<Value = Rule> {
         vec(select(PRINCIPALS).prop_map(str::to_owned), 0..3),
         rarely(&["a", "b"]),
         rarely(&["x", "b/y"]),
+        rarely(BLOCKS),
+        rarely(BLOCKS),
     );
-    let from = from.prop_map(|(principals, namespaces, service_accounts)| Source {
-        principals,
-        namespaces,
-        service_accounts,
+    let from = from.prop_map(|fields| Source {
+        principals: fields.0,
+        namespaces: fields.1,
+        service_accounts: fields.2,
+        ip_blocks: fields.3,
+        remote_ip_blocks: fields.4,
         ..Source::default()
     });
     (vec(from, 1..3), vec(to, 1..2)).prop_map(|(from, to)| Rule {
