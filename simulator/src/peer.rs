@@ -47,6 +47,8 @@ pub struct Conn {
     pub reset: bool,
     /// Nothing is read until the script resumes.
     pub paused: bool,
+    /// How much of `received` a script has dealt with; [`Hands::told`] moves it.
+    pub told: usize,
     granted: bool,
     eof: bool,
 }
@@ -171,6 +173,13 @@ impl Hands {
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.paused = false;
             self.grant(id);
+        }
+    }
+
+    /// Everything that was received so far has been dealt with.
+    pub fn told(&mut self, id: LinkId) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.told = conn.received.len();
         }
     }
 

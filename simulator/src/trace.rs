@@ -25,6 +25,11 @@ impl Hash {
         }
     }
 
+    /// The lower half.
+    pub fn low(&self) -> u64 {
+        self.0 as u64
+    }
+
     fn number(&mut self, n: u64) {
         self.write(&n.to_le_bytes());
     }
