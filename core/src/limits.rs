@@ -46,3 +46,13 @@ pub const POOL_MAX: usize = 1024;
 pub const POOL_IDLE: Duration = Duration::from_secs(3600);
 /// Tries of one request on the connection level (S-66): the first and two more.
 pub const ATTEMPTS_MAX: u32 = 3;
+
+/// TLS records without a byte of data in a row. BoringSSL: `kMaxEmptyRecords` 32.
+pub const EMPTY_RECORDS_MAX: u8 = 32;
+/// TLS warning alerts of a peer on one link. BoringSSL: `kMaxWarningAlerts` 4.
+pub const WARNINGS_MAX: u8 = 4;
+/// Handshake messages after the handshake (KeyUpdate, NewSessionTicket) without data between them. BoringSSL:
+/// `kMaxKeyUpdates` 32.
+pub const POST_HANDSHAKE_MAX: u8 = 32;
+/// TLS records sealed with one key: AES-GCM keeps its margin up to 2^24 full records (RFC 8446 §5.5).
+pub const RECORDS_PER_KEY: u64 = 1 << 24;

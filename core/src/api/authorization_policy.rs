@@ -1,5 +1,7 @@
 //! `AuthorizationPolicy` (security.istio.io v1, v1beta1).
 
+mod read;
+
 use super::meta::{Labels, Meta, Origin};
 
 /// One policy, as written, after validation (S-170 to S-177).

@@ -1,7 +1,9 @@
 //! Istio's resources: one file per kind, fields as Istio spells them.
 
 pub mod authorization_policy;
+pub mod finding;
 pub mod load;
 pub mod mesh_config;
 pub mod meta;
 pub mod peer_authentication;
+mod scope;

@@ -1,0 +1,29 @@
+//! What is known of a request or a connection when it is judged.
+
+use std::net::IpAddr;
+
+/// The facts that rules look at. Ports and addresses are those of the proxy's own connection, after any redirection.
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes<'a> {
+    /// The SPIFFE URI of the peer's certificate without `spiffe://`; `None` on plaintext (S-126).
+    pub principal: Option<&'a str>,
+    /// The TCP peer (S-134).
+    pub source_ip: IpAddr,
+    /// The original client (S-320); on TCP the peer, unless PROXY protocol announced another (S-135).
+    pub remote_ip: IpAddr,
+    /// The workload port, not the service port (S-137).
+    pub destination_port: u16,
+    /// `None`: a TCP connection.
+    pub http: Option<HttpAttributes<'a>>,
+}
+
+/// The part of a request head that rules look at.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpAttributes<'a> {
+    /// As sent; case counts (S-138).
+    pub method: &'a str,
+    /// Normalised (S-180), without query and fragment (S-139).
+    pub path: &'a [u8],
+    /// `Host` or `:authority` as sent, port included (S-136).
+    pub authority: &'a [u8],
+}

@@ -1,0 +1,383 @@
+//! Heads of messages: start line, fields, and what they say about framing and the connection.
+//!
+//! A head borrows from the bytes it was read from. Field lines are offsets in a [`FieldTable`] that the caller keeps and
+//! lends again, so a head costs no allocation.
+
+use std::fmt;
+
+/// Later minor versions are refused, not read as 1.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    Http10,
+    Http11,
+}
+
+/// How the end of a body is found (RFC 9112 §6.3). What is written on the other side follows from this value, never from
+/// the `content-length` and `transfer-encoding` lines that came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// No body can follow.
+    None,
+    /// Exactly so many bytes, at most `i64::MAX`.
+    Length(u64),
+    Chunked,
+    /// Until the sender finishes its direction; for 101 and an answered CONNECT, the tunnel.
+    UntilClose,
+}
+
+/// Fields that mean something to a proxy, told apart once, when a head is read. Names match without regard to ASCII case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    Authorization,
+    Connection,
+    ContentLength,
+    Cookie,
+    Date,
+    Expect,
+    Host,
+    Http2Settings,
+    KeepAlive,
+    ProxyConnection,
+    Server,
+    Te,
+    Trailer,
+    TransferEncoding,
+    Upgrade,
+    UserAgent,
+    XEnvoyExternalAddress,
+    XEnvoyInternal,
+    XEnvoyOriginalPath,
+    /// `x-envoy-peer-metadata` and `x-envoy-peer-metadata-id` (S-324).
+    XEnvoyPeerMetadata,
+    /// Any other name that begins with `x-envoy-` (S-323).
+    XEnvoyOther,
+    /// `x-forwarded-client-cert` (S-325).
+    Xfcc,
+    XForwardedFor,
+    XForwardedHost,
+    XForwardedProto,
+    XRequestId,
+    Other,
+}
+
+impl Known {
+    /// What `name` stands for.
+    pub fn of(name: &[u8]) -> Self {
+        let candidates: &[(&str, Self)] = match name.len() {
+            2 => &[("te", Self::Te)],
+            4 => &[("host", Self::Host), ("date", Self::Date)],
+            6 => &[
+                ("cookie", Self::Cookie),
+                ("server", Self::Server),
+                ("expect", Self::Expect),
+            ],
+            7 => &[("upgrade", Self::Upgrade), ("trailer", Self::Trailer)],
+            10 => &[
+                ("connection", Self::Connection),
+                ("user-agent", Self::UserAgent),
+                ("keep-alive", Self::KeepAlive),
+            ],
+            12 => &[("x-request-id", Self::XRequestId)],
+            13 => &[("authorization", Self::Authorization)],
+            14 => &[
+                ("content-length", Self::ContentLength),
+                ("http2-settings", Self::Http2Settings),
+            ],
+            15 => &[("x-forwarded-for", Self::XForwardedFor)],
+            16 => &[
+                ("x-forwarded-host", Self::XForwardedHost),
+                ("x-envoy-internal", Self::XEnvoyInternal),
+                ("proxy-connection", Self::ProxyConnection),
+            ],
+            17 => &[
+                ("transfer-encoding", Self::TransferEncoding),
+                ("x-forwarded-proto", Self::XForwardedProto),
+            ],
+            21 => &[
+                ("x-envoy-original-path", Self::XEnvoyOriginalPath),
+                ("x-envoy-peer-metadata", Self::XEnvoyPeerMetadata),
+            ],
+            23 => &[("x-forwarded-client-cert", Self::Xfcc)],
+            24 => &[
+                ("x-envoy-external-address", Self::XEnvoyExternalAddress),
+                ("x-envoy-peer-metadata-id", Self::XEnvoyPeerMetadata),
+            ],
+            _ => &[],
+        };
+        for (known, meaning) in candidates {
+            if name.eq_ignore_ascii_case(known.as_bytes()) {
+                return *meaning;
+            }
+        }
+        match name.get(..8) {
+            Some(start) if start.eq_ignore_ascii_case(b"x-envoy-") => Self::XEnvoyOther,
+            _ => Self::Other,
+        }
+    }
+
+    /// Belongs to one hop by its name alone (RFC 9110 §7.6.1), whatever `connection` lists.
+    pub fn is_hop_by_hop(self) -> bool {
+        match self {
+            Self::Connection
+            | Self::Http2Settings
+            | Self::KeepAlive
+            | Self::ProxyConnection
+            | Self::Te
+            | Self::TransferEncoding
+            | Self::Upgrade => true,
+            Self::Authorization
+            | Self::ContentLength
+            | Self::Cookie
+            | Self::Date
+            | Self::Expect
+            | Self::Host
+            | Self::Server
+            | Self::Trailer
+            | Self::UserAgent
+            | Self::XEnvoyExternalAddress
+            | Self::XEnvoyInternal
+            | Self::XEnvoyOriginalPath
+            | Self::XEnvoyPeerMetadata
+            | Self::XEnvoyOther
+            | Self::Xfcc
+            | Self::XForwardedFor
+            | Self::XForwardedHost
+            | Self::XForwardedProto
+            | Self::XRequestId
+            | Self::Other => false,
+        }
+    }
+
+    /// Carries framing, routing, identity or trust: a `connection` line may not strip it, a trailer may not bring it, and
+    /// no look-alike may come near it.
+    pub fn is_guarded(self) -> bool {
+        match self {
+            Self::Authorization
+            | Self::ContentLength
+            | Self::Cookie
+            | Self::Expect
+            | Self::Host
+            | Self::TransferEncoding
+            | Self::XEnvoyExternalAddress
+            | Self::XEnvoyInternal
+            | Self::XEnvoyOriginalPath
+            | Self::XEnvoyPeerMetadata
+            | Self::XEnvoyOther
+            | Self::Xfcc
+            | Self::XForwardedFor
+            | Self::XForwardedHost
+            | Self::XForwardedProto
+            | Self::XRequestId => true,
+            Self::Connection
+            | Self::Date
+            | Self::Http2Settings
+            | Self::KeepAlive
+            | Self::ProxyConnection
+            | Self::Server
+            | Self::Te
+            | Self::Trailer
+            | Self::Upgrade
+            | Self::UserAgent
+            | Self::Other => false,
+        }
+    }
+}
+
+/// One field line.
+#[derive(Clone, Copy)]
+pub struct Field<'a> {
+    /// As received, letter case included; a token (RFC 9110 §5.6.2).
+    pub name: &'a [u8],
+    /// Without the white space around it (S-202). Bytes 0x80 to 0xff are possible, control bytes other than HTAB are not.
+    pub value: &'a [u8],
+    pub known: Known,
+    /// Ends here: by its name, or because `connection` lists it (RFC 9110 §7.6.1).
+    pub hop_by_hop: bool,
+}
+
+/// Values may be tokens or cookies: their length alone is shown.
+impl fmt::Debug for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} bytes",
+            self.name.escape_ascii(),
+            self.value.len()
+        )
+    }
+}
+
+/// Where one field line lies in its head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) name: u16,
+    pub(super) name_len: u16,
+    pub(super) value: u16,
+    pub(super) value_len: u16,
+    pub(super) known: Known,
+    pub(super) hop_by_hop: bool,
+}
+
+/// Scratch for the field lines of the head that is being looked at. One per machine is enough; it keeps its room.
+#[derive(Debug, Default)]
+pub struct FieldTable {
+    pub(super) spans: Vec<Span>,
+}
+
+/// The field lines of a head or a trailer section, in their order.
+#[derive(Clone, Copy)]
+pub(super) struct Fields<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) spans: &'a [Span],
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn iter(self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
+        self.spans.iter().map(move |span| self.field(span))
+    }
+
+    fn field(self, span: &Span) -> Field<'a> {
+        let part = |at: u16, len: u16| {
+            // INVARIANT: spans were measured in `bytes` by `h1::parse`.
+            let at = usize::from(at);
+            self.bytes
+                .get(at..at + usize::from(len))
+                .unwrap_or_default()
+        };
+        Field {
+            name: part(span.name, span.name_len),
+            value: part(span.value, span.value_len),
+            known: span.known,
+            hop_by_hop: span.hop_by_hop,
+        }
+    }
+
+    pub(super) fn find(self, known: Known) -> Option<&'a [u8]> {
+        let span = self.spans.iter().find(|span| span.known == known)?;
+        Some(self.field(span).value)
+    }
+}
+
+/// A request as far as its empty line.
+#[derive(Clone, Copy)]
+pub struct RequestHead<'a> {
+    /// One of the registered methods that Envoy knows, in capitals (S-138).
+    pub method: &'a str,
+    /// The request target as sent: origin, absolute, authority (CONNECT alone) or `*` (OPTIONS alone). Bytes 0x21 to 0x7e.
+    pub target: &'a [u8],
+    /// Path and query: the target, or what follows the authority of an absolute target. `*` for `OPTIONS *`, empty for
+    /// CONNECT, else it begins with `/`.
+    pub path: &'a [u8],
+    /// The authority of the target, which replaces `host` (RFC 9112 §3.2.2), else the value of `host`; port and letter case
+    /// exactly as sent (S-136). Never empty.
+    pub authority: Option<&'a [u8]>,
+    pub version: Version,
+    pub framing: Framing,
+    /// The client would send another request on this connection.
+    pub keep_alive: bool,
+    /// The client waits for a 100 before it sends the body. Never set without a body.
+    pub expect_continue: bool,
+    /// CONNECT, or `connection: upgrade` with a protocol other than h2c. Where it is not set, or not granted, the request
+    /// is an ordinary one and its `upgrade` line is hop-by-hop.
+    pub upgrade: bool,
+    pub(super) fields: Fields<'a>,
+}
+
+impl<'a> RequestHead<'a> {
+    /// All field lines in their order, hop-by-hop ones included.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
+        self.fields.iter()
+    }
+
+    /// The value of the first line of `known`.
+    pub fn find(&self, known: Known) -> Option<&'a [u8]> {
+        self.fields.find(known)
+    }
+
+    /// Whether `field` is not to be forwarded (RFC 9110 §7.6.1).
+    pub fn is_hop_by_hop(&self, field: &Field<'_>) -> bool {
+        field.hop_by_hop
+    }
+}
+
+/// The target may carry a token in its query, so it is not shown.
+impl fmt::Debug for RequestHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHead")
+            .field("method", &self.method)
+            .field("target_bytes", &self.target.len())
+            .field("version", &self.version)
+            .field("framing", &self.framing)
+            .field("keep_alive", &self.keep_alive)
+            .field("fields", &self.fields.spans.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A response as far as its empty line.
+#[derive(Clone, Copy)]
+pub struct ResponseHead<'a> {
+    /// 100 to 999.
+    pub status: u16,
+    /// May be empty. Bytes as in a field value.
+    pub reason: &'a [u8],
+    pub version: Version,
+    /// `None` for the answer to HEAD and for 1xx, 204 and 304, whatever `content-length` says there.
+    pub framing: Framing,
+    /// The connection can carry another request after this answer.
+    pub keep_alive: bool,
+    pub(super) fields: Fields<'a>,
+}
+
+impl<'a> ResponseHead<'a> {
+    /// All field lines in their order, hop-by-hop ones included.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
+        self.fields.iter()
+    }
+
+    /// The value of the first line of `known`.
+    pub fn find(&self, known: Known) -> Option<&'a [u8]> {
+        self.fields.find(known)
+    }
+
+    /// Whether `field` is not to be forwarded (RFC 9110 §7.6.1).
+    pub fn is_hop_by_hop(&self, field: &Field<'_>) -> bool {
+        field.hop_by_hop
+    }
+
+    /// 1xx other than 101: the answer proper is still to come.
+    pub fn is_interim(&self) -> bool {
+        self.status < 200 && self.status != 101
+    }
+}
+
+impl fmt::Debug for ResponseHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseHead")
+            .field("status", &self.status)
+            .field("version", &self.version)
+            .field("framing", &self.framing)
+            .field("keep_alive", &self.keep_alive)
+            .field("fields", &self.fields.spans.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The fields after the last chunk.
+#[derive(Clone, Copy)]
+pub struct Trailers<'a> {
+    pub(super) fields: Fields<'a>,
+}
+
+impl<'a> Trailers<'a> {
+    /// All field lines in their order; none is [guarded](Known::is_guarded) or hop-by-hop.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
+        self.fields.iter()
+    }
+}
+
+impl fmt::Debug for Trailers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} trailers", self.fields.spans.len())
+    }
+}

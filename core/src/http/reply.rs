@@ -1,0 +1,159 @@
+//! Answers of our own: what a client gets from the proxy itself instead of from an application.
+
+use std::borrow::Cow;
+
+use bytes::BufMut;
+
+use super::h1::{ResponseTo, encode};
+use crate::clock::UnixTime;
+use crate::error::Violation;
+
+/// An answer that the proxy gives itself (S-331). Made by whoever refused, written in one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalReply {
+    pub status: u16,
+    pub body: Cow<'static, [u8]>,
+    /// Written only beside a body.
+    pub content_type: &'static str,
+    /// Fields beside `content-length`, `content-type`, `date`, `server` and `connection`. Names are tokens.
+    pub headers: Vec<(Cow<'static, str>, Cow<'static, [u8]>)>,
+    /// The connection ends after this answer.
+    pub close: bool,
+}
+
+impl LocalReply {
+    /// A `text/plain` answer after which the connection stays open.
+    pub fn new(status: u16, body: impl Into<Cow<'static, [u8]>>) -> Self {
+        Self {
+            status,
+            body: body.into(),
+            content_type: "text/plain",
+            headers: Vec::new(),
+            close: false,
+        }
+    }
+
+    /// The answer to a request that broke the rules: what follows it on the connection cannot be trusted either. `None`
+    /// where there is nothing to say but goodbye.
+    pub fn to_violation(violation: &Violation) -> Option<Self> {
+        if violation.status == 0 {
+            return None;
+        }
+        let body: &'static [u8] = match violation.details {
+            "missing_host_header" => b"",
+            _ => reason(violation.status).as_bytes(),
+        };
+        Some(Self {
+            close: true,
+            ..Self::new(violation.status, body)
+        })
+    }
+
+    /// Writes the whole answer to a request of kind `to`; `server` is the `server` field (S-331), `date` the present.
+    pub fn write(&self, out: &mut impl BufMut, to: ResponseTo, server: &str, date: UnixTime) {
+        encode::status_line(out, self.status, reason(self.status).as_bytes());
+        let bodiless = matches!(self.status, 100..=199 | 204 | 304);
+        if !bodiless {
+            encode::content_length(out, self.body.len() as u64);
+            if !self.body.is_empty() {
+                encode::field(out, b"content-type", self.content_type.as_bytes());
+            }
+        }
+        for (name, value) in &self.headers {
+            encode::field(out, name.as_bytes(), value);
+        }
+        encode::field(out, b"date", imf_fixdate(date).as_bytes());
+        encode::field(out, b"server", server.as_bytes());
+        if self.close {
+            encode::field(out, b"connection", b"close");
+        }
+        encode::end_of_head(out);
+        if !bodiless && to != ResponseTo::Head {
+            out.put_slice(&self.body);
+        }
+    }
+}
+
+/// `Fri, 02 Jan 2026 03:04:05 GMT` (RFC 9110 §5.6.7). Allocates: a caller that stamps every answer keeps it for a second.
+pub fn imf_fixdate(at: UnixTime) -> String {
+    const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let days = at.as_secs() / 86_400;
+    let weekday = WEEKDAYS.iter().cycle().nth((days % 7) as usize);
+    // RFC 3339 has the same parts: `2026-01-02T03:04:05.678Z`.
+    let text = at.to_string();
+    let (date, time) = text.split_once('T').unwrap_or_default();
+    let mut parts = date.split('-');
+    let (year, month, day) = (parts.next(), parts.next(), parts.next());
+    let month = month
+        .and_then(|month| month.parse::<usize>().ok())
+        .and_then(|month| MONTHS.get(month.wrapping_sub(1)));
+    format!(
+        "{}, {} {} {} {} GMT",
+        weekday.copied().unwrap_or_default(),
+        day.unwrap_or_default(),
+        month.copied().unwrap_or_default(),
+        year.unwrap_or_default(),
+        time.get(..8).unwrap_or_default()
+    )
+}
+
+/// The reason phrase of `status` as Envoy writes it; `Unknown` for what it does not know.
+pub fn reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        103 => "Early Hints",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
+        204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        305 => "Use Proxy",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Payload Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Entity",
+        423 => "Locked",
+        424 => "Failed Dependency",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        511 => "Network Authentication Required",
+        _ => "Unknown",
+    }
+}

@@ -1,0 +1,251 @@
+//! The first bytes of a connection: is this TLS, and what does its ClientHello ask for (S-25, S-26).
+//!
+//! Reads, and decides nothing. Keeps nothing: the caller shows all bytes from the first one on each time there are more.
+
+use crate::limits::{CLIENT_HELLO_MAX, HANDSHAKE_MAX};
+
+/// What the first bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sniff {
+    /// Everything so far may become a ClientHello.
+    NeedMore,
+    /// No ClientHello: plaintext, whatever it is (S-26).
+    NotTls,
+    /// A whole ClientHello.
+    Hello(HelloFacts),
+    /// Begins as a ClientHello that is larger than [`CLIENT_HELLO_MAX`], or than [`HANDSHAKE_MAX`] with its record headers.
+    /// Neither TLS that we speak nor plaintext.
+    Bad,
+}
+
+/// What a ClientHello says that matters before a configuration is chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HelloFacts {
+    /// Protocol names in the client's order.
+    pub alpn: Vec<Vec<u8>>,
+    /// The host name of SNI, in lower case.
+    pub sni: Option<String>,
+}
+
+/// The names by which Istio's clients make themselves known (S-25).
+const ISTIO_ALPN: [&[u8]; 5] = [
+    b"istio",
+    b"istio-peer-exchange",
+    b"istio-http/1.0",
+    b"istio-http/1.1",
+    b"istio-h2",
+];
+
+impl HelloFacts {
+    pub fn offers(&self, name: &[u8]) -> bool {
+        self.alpn.iter().any(|n| n == name)
+    }
+
+    /// A client of the mesh, by the set of S-25.
+    pub fn istio_alpn(&self) -> bool {
+        ISTIO_ALPN.iter().any(|name| self.offers(name))
+    }
+
+    /// A client of the mesh that will speak HTTP: on an AUTO port it gets the HTTP chain, every other one the TCP chain
+    /// (S-25).
+    pub fn istio_http_alpn(&self) -> bool {
+        ISTIO_ALPN
+            .iter()
+            .filter(|name| name.starts_with(b"istio-h"))
+            .any(|name| self.offers(name))
+    }
+}
+
+const RECORD_HEADER: usize = 5;
+const HANDSHAKE_HEADER: usize = 4;
+/// Payload of a plaintext record (RFC 8446 §5.1).
+const FRAGMENT_MAX: usize = 1 << 14;
+
+/// Bytes on the wire, record headers and all: what the handshake afterwards takes at most.
+const WIRE_MAX: usize = HANDSHAKE_MAX;
+
+/// Looks at all bytes received so far.
+pub fn sniff(bytes: &[u8]) -> Sniff {
+    let mut message = Fragments::default();
+    let mut rest = bytes;
+    loop {
+        if bytes.len() - rest.len() > WIRE_MAX {
+            return Sniff::Bad;
+        }
+        // Every byte of a record header must fit as soon as it is there.
+        if !matches!(rest, [] | [0x16] | [0x16, 3, ..]) {
+            return Sniff::NotTls;
+        }
+        let Some((header, body)) = rest.split_at_checked(RECORD_HEADER) else {
+            return Sniff::NeedMore;
+        };
+        let length = usize::from(u16_at(header, 3));
+        if length == 0 || length > FRAGMENT_MAX {
+            return Sniff::NotTls;
+        }
+        let (fragment, after) = body.split_at(length.min(body.len()));
+        message.push(fragment);
+        match message.state() {
+            State::NotHello => return Sniff::NotTls,
+            State::TooLarge => return Sniff::Bad,
+            State::Whole(hello) => {
+                return parse_hello(hello).map_or(Sniff::NotTls, Sniff::Hello);
+            }
+            State::Short if fragment.len() < length => return Sniff::NeedMore,
+            State::Short => rest = after,
+        }
+    }
+}
+
+/// A handshake message that is put together from records; copied only when there is more than one.
+#[derive(Default)]
+struct Fragments<'a> {
+    first: &'a [u8],
+    joined: Vec<u8>,
+}
+
+enum State<'a> {
+    Short,
+    NotHello,
+    TooLarge,
+    Whole(&'a [u8]),
+}
+
+impl<'a> Fragments<'a> {
+    fn push(&mut self, fragment: &'a [u8]) {
+        if self.first.is_empty() && self.joined.is_empty() {
+            self.first = fragment;
+            return;
+        }
+        if self.joined.is_empty() {
+            self.joined.extend_from_slice(self.first);
+        }
+        self.joined.extend_from_slice(fragment);
+    }
+
+    fn state(&self) -> State<'_> {
+        let message = if self.joined.is_empty() {
+            self.first
+        } else {
+            &self.joined
+        };
+        match message.first() {
+            None => return State::Short,
+            Some(1) => {}
+            Some(_) => return State::NotHello,
+        }
+        let Some((header, body)) = message.split_at_checked(HANDSHAKE_HEADER) else {
+            return State::Short;
+        };
+        let length = usize::from(u16_at(header, 2))
+            | usize::from(header.get(1).copied().unwrap_or_default()) << 16;
+        if length > CLIENT_HELLO_MAX {
+            return State::TooLarge;
+        }
+        match body.get(..length) {
+            Some(hello) => State::Whole(hello),
+            None => State::Short,
+        }
+    }
+}
+
+/// RFC 8446 §4.1.2, RFC 5246 §7.4.1.2. `None` where the form is broken; what the values mean is the handshake's business.
+fn parse_hello(body: &[u8]) -> Option<HelloFacts> {
+    let mut at = Reader(body);
+    let legacy_version = at.take(2)?;
+    at.take(32)?;
+    let session = at.vector8()?;
+    let suites = at.vector16()?;
+    let compressions = at.vector8()?;
+    if legacy_version.first() != Some(&3)
+        || session.len() > 32
+        || suites.is_empty()
+        || !suites.len().is_multiple_of(2)
+        || compressions.is_empty()
+    {
+        return None;
+    }
+    let mut facts = HelloFacts::default();
+    if at.0.is_empty() {
+        return Some(facts);
+    }
+    let mut extensions = Reader(at.vector16()?);
+    if !at.0.is_empty() {
+        return None;
+    }
+    let (mut seen_alpn, mut seen_sni) = (false, false);
+    while !extensions.0.is_empty() {
+        let kind = extensions.u16()?;
+        let value = extensions.vector16()?;
+        match kind {
+            0 if !std::mem::replace(&mut seen_sni, true) => facts.sni = Some(parse_sni(value)?),
+            16 if !std::mem::replace(&mut seen_alpn, true) => facts.alpn = parse_alpn(value)?,
+            0 | 16 => return None,
+            _ => {}
+        }
+    }
+    Some(facts)
+}
+
+/// RFC 6066 §3: one name of type host_name.
+fn parse_sni(value: &[u8]) -> Option<String> {
+    let mut at = Reader(value);
+    let mut list = Reader(at.vector16()?);
+    let kind = list.take(1)?;
+    let name = list.vector16()?;
+    let whole = at.0.is_empty() && list.0.is_empty();
+    let printable = !name.is_empty() && name.len() <= 255 && name.iter().all(u8::is_ascii_graphic);
+    if kind != [0] || !whole || !printable {
+        return None;
+    }
+    Some(String::from_utf8_lossy(name).to_ascii_lowercase())
+}
+
+/// RFC 7301 §3.1.
+fn parse_alpn(value: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut at = Reader(value);
+    let mut list = Reader(at.vector16()?);
+    if !at.0.is_empty() || list.0.is_empty() {
+        return None;
+    }
+    let mut names = Vec::new();
+    while !list.0.is_empty() {
+        let name = list.vector8()?;
+        if name.is_empty() {
+            return None;
+        }
+        names.push(name.to_vec());
+    }
+    Some(names)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    match bytes.get(at..at + 2) {
+        Some(&[high, low]) => u16::from_be_bytes([high, low]),
+        _ => 0,
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(n)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.take(2).map(|b| u16_at(b, 0))
+    }
+
+    fn vector8(&mut self) -> Option<&'a [u8]> {
+        let n = *self.take(1)?.first()?;
+        self.take(usize::from(n))
+    }
+
+    fn vector16(&mut self) -> Option<&'a [u8]> {
+        let n = self.u16()?;
+        self.take(usize::from(n))
+    }
+}

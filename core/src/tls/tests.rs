@@ -1,0 +1,6 @@
+//! Two ends of ours, or one of ours and one of rustls' own, over buffers.
+
+mod handshake;
+mod sniffing;
+mod traffic;
+mod world;

@@ -1,0 +1,239 @@
+use proptest::prelude::*;
+
+use super::world::*;
+use crate::limits::CLIENT_HELLO_MAX;
+use crate::link::Buf;
+use crate::tls::*;
+
+/// A ClientHello of rustls: one record.
+fn hello() -> Vec<u8> {
+    let mut out = Buf::default();
+    let mut client = Session::client(&World::new().client(TLS13_ONLY)).unwrap();
+    client.start(&mut out).unwrap();
+    out.to_vec()
+}
+
+/// The same handshake bytes in records of `size` bytes.
+fn refragmented(hello: &[u8], size: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    for fragment in hello[5..].chunks(size) {
+        out.extend_from_slice(&[22, 3, 1]);
+        out.extend_from_slice(&(fragment.len() as u16).to_be_bytes());
+        out.extend_from_slice(fragment);
+    }
+    out
+}
+
+/// A ClientHello with these extensions, in one record.
+fn hello_with(extensions: &[(u16, &[u8])]) -> Vec<u8> {
+    let list: Vec<u8> = extensions
+        .iter()
+        .flat_map(|(kind, value)| [&kind.to_be_bytes()[..], &vector16(value)].concat())
+        .collect();
+    let body = [
+        &[3, 3][..],
+        &[7; 32],
+        &[0],
+        &[0, 2, 0x13, 1],
+        &[1, 0],
+        &vector16(&list),
+    ]
+    .concat();
+    record(&[&[1, 0][..], &vector16(&body)].concat())
+}
+
+fn record(payload: &[u8]) -> Vec<u8> {
+    [&[22, 3, 1][..], &vector16(payload)].concat()
+}
+
+fn vector16(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
+}
+
+fn sni(name: &[u8]) -> Vec<u8> {
+    vector16(&[&[0][..], &vector16(name)].concat())
+}
+
+fn facts(bytes: &[u8]) -> HelloFacts {
+    match sniff(bytes) {
+        Sniff::Hello(facts) => facts,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_client_of_the_mesh_is_recognised_by_its_names() {
+    let facts = facts(&hello());
+    assert_eq!(facts.sni.as_deref(), Some(SNI));
+    assert_eq!(facts.alpn, [&b"istio-http/1.1"[..], b"istio", b"http/1.1"]);
+    assert!(facts.istio_alpn() && facts.istio_http_alpn());
+    assert!(facts.offers(b"http/1.1") && !facts.offers(b"h2"));
+}
+
+/// S-25
+#[test]
+fn each_istio_name_counts_and_no_other() {
+    for (name, istio, http) in [
+        ("istio", true, false),
+        ("istio-peer-exchange", true, false),
+        ("istio-http/1.0", true, true),
+        ("istio-http/1.1", true, true),
+        ("istio-h2", true, true),
+        ("h2", false, false),
+        ("http/1.1", false, false),
+        ("istio-", false, false),
+        ("ISTIO", false, false),
+    ] {
+        let mut alpn = vec![name.len() as u8];
+        alpn.extend_from_slice(name.as_bytes());
+        let facts = facts(&hello_with(&[(16, &vector16(&alpn))]));
+        assert_eq!(
+            (facts.istio_alpn(), facts.istio_http_alpn()),
+            (istio, http),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_hello_without_extensions_says_nothing() {
+    let body = [&[3, 1][..], &[7; 32], &[0], &[0, 2, 0, 47], &[1, 0]].concat();
+    let bare = record(&[&[1, 0][..], &vector16(&body)].concat());
+    assert_eq!(facts(&bare), HelloFacts::default());
+}
+
+#[test]
+fn a_hello_is_put_together_from_records_of_any_size() {
+    let hello = hello();
+    let whole = facts(&hello);
+    for size in 1..hello.len() - 5 {
+        let pieces = refragmented(&hello, size);
+        assert_eq!(facts(&pieces), whole, "records of {size} bytes");
+    }
+}
+
+/// S-26, S-27: nothing is decided before the last byte, and everything with it.
+#[test]
+fn every_prefix_of_a_hello_waits_for_more() {
+    let hello = hello();
+    for bytes in [hello.clone(), refragmented(&hello, 9)] {
+        for n in 0..bytes.len() {
+            assert_eq!(sniff(&bytes[..n]), Sniff::NeedMore, "after {n} bytes");
+        }
+        assert!(matches!(sniff(&bytes), Sniff::Hello(_)));
+        let more = [&bytes[..], b"and then"].concat();
+        assert!(matches!(sniff(&more), Sniff::Hello(_)));
+    }
+}
+
+/// S-26: first byte 0x16, then a parsable ClientHello; anything else is plaintext.
+#[test]
+fn what_is_no_hello_is_plaintext_as_soon_as_it_shows() {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n"[..],
+        b"PRI * HTTP/2.0\r\n",
+        b"\x16\x02",
+        b"\x16\x03\x01\x00\x00",
+        b"\x16\x03\x01\x40\x01",
+        b"\x16\x03\x01\x00\x10\xde\xad\xbe\xef",
+        b"\x16\x03\x01\x00\x04\x02",
+        b"\x16\x03\x01\x00\x02\x01\x00\x15",
+        b"\x15\x03\x01\x00\x02\x02\x28",
+        b"\x80\x2e\x01\x00\x02",
+    ] {
+        assert_eq!(sniff(bytes), Sniff::NotTls, "{bytes:?}");
+    }
+}
+
+#[test]
+fn a_hello_whose_form_is_broken_is_plaintext() {
+    let names = |list: &[u8]| vector16(list);
+    let none = Vec::new();
+    for (what, bytes) in [
+        ("an empty name", hello_with(&[(16, &names(&[0]))])),
+        (
+            "a name that is cut off",
+            hello_with(&[(16, &names(&[3, b'h']))]),
+        ),
+        ("no names", hello_with(&[(16, &names(&none))])),
+        ("an empty server name", hello_with(&[(0, &sni(b""))])),
+        ("a server name with NUL", hello_with(&[(0, &sni(b"a\0b"))])),
+        ("a long server name", hello_with(&[(0, &sni(&[b'a'; 256]))])),
+        (
+            "two server names",
+            hello_with(&[(0, &sni(b"a")), (0, &sni(b"b"))]),
+        ),
+        ("no body", record(&[1, 0, 0, 0])),
+    ] {
+        assert_eq!(sniff(&bytes), Sniff::NotTls, "{what}");
+    }
+    // One byte too many behind the extensions.
+    let mut long = hello_with(&[]);
+    long.push(0);
+    let n = long.len();
+    long[4] += 1;
+    long[8] += 1;
+    assert_eq!(sniff(&long), Sniff::NotTls, "{n} bytes");
+}
+
+#[test]
+fn a_server_name_is_told_in_lower_case() {
+    let facts = facts(&hello_with(&[(0, &sni(b"Shop.Example"))]));
+    assert_eq!(facts.sni.as_deref(), Some("shop.example"));
+}
+
+#[test]
+fn a_hello_that_is_too_large_is_refused_at_its_header() {
+    let length = (CLIENT_HELLO_MAX + 1) as u32;
+    let [_, a, b, c] = length.to_be_bytes();
+    assert_eq!(sniff(&[22, 3, 1, 0x40, 0, 1, a, b]), Sniff::NeedMore);
+    assert_eq!(sniff(&[22, 3, 1, 0x40, 0, 1, a, b, c]), Sniff::Bad);
+
+    // As large as allowed, but spread over so many records that their headers weigh more than it does.
+    let thin = [22, 3, 1, 0, 1, 1].into_iter();
+    let wire: Vec<u8> = thin
+        .chain([22, 3, 1, 0, 3, 0, 0xff, 0xff])
+        .chain([22, 3, 1, 0, 1, 0].repeat(65_000))
+        .collect();
+    assert_eq!(sniff(&wire), Sniff::Bad);
+}
+
+proptest! {
+    /// A verdict, once given, holds for everything that follows, and the session that gets the bytes survives them too.
+    #[test]
+    fn no_bytes_confuse_it(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        size in 1usize..700,
+        tail in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let base = SEED.with(Clone::clone);
+        let mut bytes = refragmented(&base, size);
+        for (at, byte) in edits {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes.extend(tail);
+        let mut verdict = Sniff::NeedMore;
+        for n in 0..=bytes.len() {
+            let next = sniff(&bytes[..n]);
+            if verdict != Sniff::NeedMore {
+                prop_assert_eq!(&next, &verdict);
+            }
+            verdict = next;
+        }
+        if let Sniff::Hello(facts) = verdict {
+            let session = SERVER.with(|s| Session::server(s, ChainKind::Http, &facts)).unwrap();
+            End::new(session).receive(&bytes);
+        }
+    }
+
+    #[test]
+    fn noise_is_never_a_hello(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(!matches!(sniff(&bytes), Sniff::Hello(_)));
+    }
+}
+
+thread_local! {
+    static SEED: Vec<u8> = hello();
+    static SERVER: ServerTls = World::new().server();
+}
