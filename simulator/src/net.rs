@@ -405,7 +405,7 @@ impl Net {
                 Some(Heard::Event(LinkEvent::Connected { local }))
             }
             NetEvent::Segment(_, bytes) => {
-                if half.is_alive() {
+                if half.stage == Stage::Open {
                     half.arrived.extend(&bytes);
                     self.scheduled.push((now, NetEvent::Deliver(end)));
                 }

@@ -58,6 +58,7 @@ enum Step {
 }
 
 /// One connection as it was planned, and where it goes.
+#[derive(Debug)]
 pub struct Task {
     pub plan: ConnPlan,
     pub to: SocketAddr,
