@@ -28,14 +28,14 @@ pub const HANDSHAKE_MAX: usize = 128 * 1024;
 /// From accept to the end of the TLS handshake. Envoy's `transport_socket_connect_timeout` is 15 s; a peer that drips must be
 /// gone in 30.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
-/// From the first byte of a request head to its last, and from the handshake to the first byte of the first.
+/// From the first byte of a request head to its last.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// A kept-alive link without a request. Envoy: `idle_timeout` 1 h.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// While a body is being received, each span of this length must bring `BODY_PROGRESS` bytes.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(15);
-/// Bytes of a body within one `BODY_TIMEOUT`, below which the sender is taken for an attacker.
-pub const BODY_PROGRESS: usize = 1024;
+/// A body of a known length whose sender is silent for so long is given up.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// A chunked body may pause: it is how clients stream. Envoy: `stream_idle_timeout` 5 min.
+pub const STREAM_TIMEOUT: Duration = Duration::from_secs(300);
 /// `connectTimeout` of the mesh configuration.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// After our FIN we wait so long for the peer's.

@@ -47,6 +47,18 @@ impl Loaded {
     pub fn has_errors(&self) -> bool {
         self.findings.iter().any(Finding::is_error)
     }
+
+    fn counts(&self) -> [usize; 2] {
+        [
+            self.authorization_policies.len(),
+            self.peer_authentications.len(),
+        ]
+    }
+
+    fn truncate(&mut self, [authorization_policies, peer_authentications]: [usize; 2]) {
+        self.authorization_policies.truncate(authorization_policies);
+        self.peer_authentications.truncate(peer_authentications);
+    }
 }
 
 /// Why nothing was loaded: every finding, warnings too.
@@ -228,8 +240,14 @@ impl Loader<'_> {
         }
         for (lines, document) in yaml::documents(text) {
             report.frame(Frame::Below(lines));
-            if let Some(root) = read_tree(document, report) {
+            let (errors, loaded) = (report.errors(), self.loaded.counts());
+            let root = read_tree(document, report);
+            let whole = report.errors() == errors;
+            if let Some(root) = root {
                 self.resource(&root, report);
+            }
+            if !whole {
+                self.loaded.truncate(loaded);
             }
         }
     }
@@ -585,3 +603,6 @@ fn not_judged(envelope: &Envelope<'_>, report: &mut Report) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

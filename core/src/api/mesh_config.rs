@@ -57,7 +57,7 @@ impl Default for MeshConfig {
 impl MeshConfig {
     /// Reads protobuf JSON (S-10). Every field of Istio's message is held to its type; those that change what is secure and
     /// that nothing here acts on are reported. `None` after at least one error.
-    pub(super) fn read(node: &Node, report: &mut Report) -> Option<Self> {
+    pub fn read(node: &Node, report: &mut Report) -> Option<Self> {
         let before = report.errors();
         let schema = Schema::parse(SCHEMA)?;
         schema.check(node, "MeshConfig", report);
@@ -302,3 +302,6 @@ fn report_unenforced(message: &Checked<'_, '_, '_>, report: &mut Report) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -131,3 +131,6 @@ fn read_port_level(node: &Node, report: &mut Report) -> BTreeMap<u16, Mode> {
     }
     ports
 }
+
+#[cfg(test)]
+mod tests;

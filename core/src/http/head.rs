@@ -273,7 +273,8 @@ pub struct RequestHead<'a> {
     pub authority: Option<&'a [u8]>,
     pub version: Version,
     pub framing: Framing,
-    /// The client would send another request on this connection.
+    /// The client would send another request on this connection. Never after CONNECT, whose client may have begun to
+    /// speak something else before it was refused.
     pub keep_alive: bool,
     /// The client waits for a 100 before it sends the body. Never set without a body.
     pub expect_continue: bool,

@@ -157,3 +157,83 @@ pub fn reason(status: u16) -> &'static str {
         _ => "Unknown",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: UnixTime = UnixTime(1_767_323_045_678);
+
+    fn written(reply: &LocalReply, to: ResponseTo) -> String {
+        let mut out = Vec::new();
+        reply.write(&mut out, to, "istio-envoy", DATE);
+        String::from_utf8(out).expect("replies are text here")
+    }
+
+    #[test]
+    fn a_denial_is_text_with_its_length() {
+        let reply = LocalReply::new(403, &b"RBAC: access denied"[..]);
+        assert_eq!(
+            written(&reply, ResponseTo::Other),
+            "HTTP/1.1 403 Forbidden\r\ncontent-length: 19\r\ncontent-type: text/plain\r\n\
+             date: Fri, 02 Jan 2026 03:04:05 GMT\r\nserver: istio-envoy\r\n\r\nRBAC: access denied"
+        );
+    }
+
+    #[test]
+    fn the_answer_to_head_has_the_length_and_no_body() {
+        let reply = LocalReply::new(403, &b"RBAC: access denied"[..]);
+        let text = written(&reply, ResponseTo::Head);
+        assert!(text.contains("content-length: 19\r\n"), "{text}");
+        assert!(text.ends_with("\r\n\r\n"), "{text}");
+    }
+
+    #[test]
+    fn an_empty_body_has_no_type_and_fields_are_kept_in_one_line() {
+        let mut reply = LocalReply::new(401, &b""[..]);
+        reply
+            .headers
+            .push(("www-authenticate".into(), (&b"Bearer\r\nx: y"[..]).into()));
+        reply.close = true;
+        assert_eq!(
+            written(&reply, ResponseTo::Other),
+            "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nwww-authenticate: Bearer  x: y\r\n\
+             date: Fri, 02 Jan 2026 03:04:05 GMT\r\nserver: istio-envoy\r\nconnection: close\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_violation_is_answered_once_and_closes() {
+        let violation = |status, details| Violation {
+            what: "a rule",
+            status,
+            details,
+        };
+        let reply = LocalReply::to_violation(&violation(426, "low_version"));
+        assert_eq!(
+            reply,
+            Some(LocalReply {
+                close: true,
+                ..LocalReply::new(426, &b"Upgrade Required"[..])
+            })
+        );
+        let reply = LocalReply::to_violation(&violation(400, "missing_host_header"));
+        assert!(reply.is_some_and(|reply| reply.body.is_empty()));
+        assert_eq!(
+            LocalReply::to_violation(&violation(0, "http1.http2_preface")),
+            None
+        );
+    }
+
+    #[test]
+    fn dates_are_in_the_form_of_rfc_9110() {
+        for (ms, text) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777_000, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (951_782_400_999, "Tue, 29 Feb 2000 00:00:00 GMT"),
+            (4_102_444_799_999, "Thu, 31 Dec 2099 23:59:59 GMT"),
+        ] {
+            assert_eq!(imf_fixdate(UnixTime(ms)), text);
+        }
+    }
+}

@@ -59,6 +59,18 @@ impl TlsFailure {
         }
     }
 
+    /// The client knows no version of ours.
+    pub(super) fn too_old() -> Self {
+        Self {
+            reason: reason(
+                Some((240, "UNSUPPORTED_PROTOCOL")),
+                "the peer offers no version from TLS 1.2 on",
+            ),
+            alert: Some(AlertDescription::ProtocolVersion.into()),
+            kind: FailureKind::Incompatible,
+        }
+    }
+
     pub(super) fn local(what: &str) -> Self {
         Self {
             reason: reason(None, what),

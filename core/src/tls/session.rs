@@ -29,6 +29,7 @@ pub enum TlsEvent<'a> {
     /// Never empty; at most 16 KiB.
     Plain(&'a [u8]),
     /// close_notify: the peer has finished its direction; ours may go on. Bytes after it are ignored (RFC 8446 §6.1).
+    /// A link that ends without it has been cut off, which the session does not see.
     Finished,
 }
 
@@ -53,6 +54,8 @@ pub struct Session {
 }
 
 enum Stage {
+    /// The client knows no version of ours. rustls would answer what such a hello lacks besides (40); S-97 wants 70.
+    TooOld,
     Handshake(Box<Handshake>),
     Traffic(Records),
     /// The peer has finished; we may still send.
@@ -73,6 +76,9 @@ enum Conn {
     Client(UnbufferedClientConnection),
 }
 
+/// The oldest version that we speak, as on the wire.
+const TLS12: u16 = 0x0303;
+
 impl Session {
     /// The terminating end. `hello` is what [`sniff`](super::sniff) read; the bytes themselves still have to be fed.
     pub fn server(
@@ -80,6 +86,12 @@ impl Session {
         chain: ChainKind,
         hello: &HelloFacts,
     ) -> Result<Self, TlsError> {
+        if (1..TLS12).contains(&hello.newest) {
+            return Ok(Self {
+                stage: Stage::TooOld,
+                pending: Vec::new(),
+            });
+        }
         let conn = Conn::Server(config.accept(chain, hello)?);
         Ok(Self::new(
             conn,
@@ -110,7 +122,7 @@ impl Session {
     pub fn start(&mut self, out: &mut Buf) -> Result<(), TlsFailure> {
         match &mut self.stage {
             Stage::Handshake(handshake) => handshake.advance(&mut [], out).map(|_| ()),
-            Stage::Traffic(_) | Stage::HalfClosed(_) | Stage::Over => Ok(()),
+            Stage::TooOld | Stage::Traffic(_) | Stage::HalfClosed(_) | Stage::Over => Ok(()),
         }
     }
 
@@ -132,6 +144,10 @@ impl Session {
                 self.handshake(out, sink)
             }
             Stage::Traffic(_) => self.traffic(&mut input, out, sink),
+            Stage::TooOld => {
+                out.extend_from_slice(&[21, 3, 1, 0, 2, 2, Alert::ProtocolVersion.into()]);
+                Err(TlsFailure::too_old())
+            }
             Stage::HalfClosed(_) | Stage::Over => Ok(()),
         };
         if let Err(failure) = &result {
@@ -150,7 +166,7 @@ impl Session {
     pub fn send(&mut self, plaintext: &[u8], out: &mut Buf) -> Result<(), TlsFailure> {
         match &mut self.stage {
             Stage::Traffic(records) | Stage::HalfClosed(records) => records.send(plaintext, out),
-            Stage::Handshake(_) | Stage::Over => Err(TlsFailure::local(
+            Stage::TooOld | Stage::Handshake(_) | Stage::Over => Err(TlsFailure::local(
                 "nothing can be sent outside of an established session",
             )),
         }
@@ -164,7 +180,7 @@ impl Session {
                 let _ = records.finish(out);
             }
             // Nobody waits for the end of data that has not begun.
-            Stage::Handshake(_) => {
+            Stage::TooOld | Stage::Handshake(_) => {
                 self.stage = Stage::Over;
                 self.pending = Vec::new();
             }
@@ -496,6 +512,7 @@ fn obey<Data>(state: ConnectionState<'_, '_, Data>, out: &mut Buf) -> Result<Ste
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match &self.stage {
+            Stage::TooOld => "too old",
             Stage::Handshake(_) => "handshake",
             Stage::Traffic(_) => "traffic",
             Stage::HalfClosed(_) => "half closed",

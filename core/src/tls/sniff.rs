@@ -25,6 +25,8 @@ pub struct HelloFacts {
     pub alpn: Vec<Vec<u8>>,
     /// The host name of SNI, in lower case.
     pub sni: Option<String>,
+    /// The newest version that the client offers, as it is written on the wire (0x0304 is TLS 1.3); 0 is unknown.
+    pub newest: u16,
 }
 
 /// The names by which Istio's clients make themselves known (S-25).
@@ -152,12 +154,12 @@ impl<'a> Fragments<'a> {
 /// RFC 8446 §4.1.2, RFC 5246 §7.4.1.2. `None` where the form is broken; what the values mean is the handshake's business.
 fn parse_hello(body: &[u8]) -> Option<HelloFacts> {
     let mut at = Reader(body);
-    let legacy_version = at.take(2)?;
+    let legacy_version = at.u16()?;
     at.take(32)?;
     let session = at.vector8()?;
     let suites = at.vector16()?;
     let compressions = at.vector8()?;
-    if legacy_version.first() != Some(&3)
+    if legacy_version >> 8 != 3
         || session.len() > 32
         || suites.is_empty()
         || !suites.len().is_multiple_of(2)
@@ -165,7 +167,10 @@ fn parse_hello(body: &[u8]) -> Option<HelloFacts> {
     {
         return None;
     }
-    let mut facts = HelloFacts::default();
+    let mut facts = HelloFacts {
+        newest: legacy_version,
+        ..HelloFacts::default()
+    };
     if at.0.is_empty() {
         return Some(facts);
     }
@@ -181,6 +186,7 @@ fn parse_hello(body: &[u8]) -> Option<HelloFacts> {
             0 if !std::mem::replace(&mut seen_sni, true) => facts.sni = Some(parse_sni(value)?),
             16 if !std::mem::replace(&mut seen_alpn, true) => facts.alpn = parse_alpn(value)?,
             0 | 16 => return None,
+            43 => facts.newest = parse_versions(value)?,
             _ => {}
         }
     }
@@ -217,6 +223,20 @@ fn parse_alpn(value: &[u8]) -> Option<Vec<Vec<u8>>> {
         names.push(name.to_vec());
     }
     Some(names)
+}
+
+/// RFC 8446 §4.2.1. Values that are no version of TLS are there to be skipped (RFC 8701).
+fn parse_versions(value: &[u8]) -> Option<u16> {
+    let mut at = Reader(value);
+    let mut list = Reader(at.vector8()?);
+    let mut newest = 0;
+    while !list.0.is_empty() {
+        let version = list.u16()?;
+        if version >> 8 == 3 {
+            newest = newest.max(version);
+        }
+    }
+    at.0.is_empty().then_some(newest)
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {

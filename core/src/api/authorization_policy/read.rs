@@ -3,7 +3,7 @@
 use super::{Action, AuthorizationPolicy, Condition, Operation, Rule, Source};
 use crate::api::load::grammar;
 use crate::api::load::reader::{Fields, Report, closest};
-use crate::api::load::yaml::{Node, Place};
+use crate::api::load::yaml::{Node, Place, Value};
 use crate::api::meta::{DRY_RUN, Meta};
 use crate::api::scope::Scope;
 
@@ -11,8 +11,10 @@ use crate::api::scope::Scope;
 const RULES_MAX: usize = 512;
 /// Service accounts of one list (S-174).
 const SERVICE_ACCOUNTS_MAX: usize = 16;
-/// Characters of one of them (S-174).
+/// Bytes of one of them (S-174).
 const SERVICE_ACCOUNT_LEN_MAX: usize = 320;
+
+const TOO_EARLY: &str = "which is not known yet when the provider is asked";
 
 const ACTIONS: [(&str, Action); 4] = [
     ("ALLOW", Action::Allow),
@@ -184,7 +186,7 @@ fn take_items<'n>(fields: &mut Fields<'n>, name: &'static str, report: &mut Repo
         let message = format!("`{name}` has {} items, more than {RULES_MAX}", items.len());
         report.invalid(node.place, message, "write a second rule");
     }
-    if matches!(&node.value, crate::api::load::yaml::Value::List(items) if items.is_empty()) {
+    if matches!(&node.value, Value::List(items) if items.is_empty()) {
         let message = format!("`{name}` is empty, which counts as absent: it restricts nothing");
         report.doubtful(
             node.place,
@@ -217,47 +219,50 @@ fn read_from(node: &Node, action: Action, report: &mut Report) -> Option<Source>
     };
     let given = lists.given;
     fields.close(report);
-    if given.iter().all(|(_, _, len)| *len == 0) {
+    if says_nothing(inner, &given) {
         report.invalid(
             inner.place,
             "`source` is empty",
             "say who, or leave `from` out: then anybody",
         );
     }
-    let find = |names: &[&str]| given.iter().find(|(name, ..)| names.contains(name));
-    if let Some((name, place, _)) = find(&["serviceAccounts", "notServiceAccounts"]) {
-        if find(&["principals", "notPrincipals", "namespaces", "notNamespaces"]).is_some() {
+    check_source(&given, action, report);
+    Some(source)
+}
+
+/// All lists are empty. A map with an unknown field says something, if not what was meant.
+fn says_nothing(node: &Node, given: &[Given]) -> bool {
+    let has_unknown = matches!(&node.value, Value::Map(entries) if entries.len() > given.len());
+    !has_unknown && given.iter().all(|(_, _, len)| *len == 0)
+}
+
+/// What fields of one source forbid one another, and what an action forbids.
+fn check_source(given: &[Given], action: Action, report: &mut Report) {
+    let beside = ["principals", "notPrincipals", "namespaces", "notNamespaces"];
+    let has_others = given.iter().any(|(name, ..)| beside.contains(name));
+    for (name, place, len) in given {
+        let by_account = matches!(*name, "serviceAccounts" | "notServiceAccounts");
+        if by_account && has_others {
             let message = format!("`{name}` stands beside principals or namespaces");
             report.invalid(*place, message, "say it in one of the three ways (S-174)");
         }
-        if let Some((name, place, len)) = given.iter().find(|(name, _, len)| {
-            matches!(*name, "serviceAccounts" | "notServiceAccounts") && *len > SERVICE_ACCOUNTS_MAX
-        }) {
+        if by_account && *len > SERVICE_ACCOUNTS_MAX {
             let message = format!("`{name}` has {len} items, more than {SERVICE_ACCOUNTS_MAX}");
             report.invalid(*place, message, "write a second item of `from`");
         }
-    }
-    for (name, place, _) in &given {
         if matches!(*name, "requestPrincipals" | "notRequestPrincipals") {
             report.not_enforced(*place, &format!("`{name}`"));
         }
-        if action == Action::Custom
-            && !matches!(
-                *name,
-                "ipBlocks" | "notIpBlocks" | "remoteIpBlocks" | "notRemoteIpBlocks"
-            )
-        {
-            let message = format!(
-                "a CUSTOM rule asks for `{name}`, which is not known yet when the provider is asked"
-            );
-            report.invalid(
-                *place,
-                message,
-                "take `ipBlocks` or `remoteIpBlocks`, or leave it to the provider (S-159)",
-            );
+        let by_address = matches!(
+            *name,
+            "ipBlocks" | "notIpBlocks" | "remoteIpBlocks" | "notRemoteIpBlocks"
+        );
+        if action == Action::Custom && !by_address && *len > 0 {
+            let message = format!("a CUSTOM rule asks for `{name}`, {TOO_EARLY}");
+            let hint = "take `ipBlocks` or `remoteIpBlocks`, or leave it to the provider (S-159)";
+            report.invalid(*place, message, hint);
         }
     }
-    Some(source)
 }
 
 fn read_to(node: &Node, report: &mut Report) -> Option<Operation> {
@@ -276,7 +281,7 @@ fn read_to(node: &Node, report: &mut Report) -> Option<Operation> {
     };
     let given = lists.given;
     fields.close(report);
-    if given.iter().all(|(_, _, len)| *len == 0) {
+    if says_nothing(inner, &given) {
         report.invalid(
             inner.place,
             "`operation` is empty",
@@ -306,11 +311,14 @@ fn take_only<'n>(
 /// A complaint about one value: what it is not, and what to write.
 type Fault = (&'static str, &'static str);
 
-/// Takes lists of texts, and keeps which of them were there, where, and how long.
+/// A list that was there: its name, its place, its length.
+type Given = (&'static str, Place, usize);
+
+/// Takes lists of texts, and keeps which of them were there.
 struct Lists<'f, 'n, 'r> {
     fields: &'f mut Fields<'n>,
     report: &'r mut Report,
-    given: Vec<(&'static str, Place, usize)>,
+    given: Vec<Given>,
 }
 
 impl<'f, 'n, 'r> Lists<'f, 'n, 'r> {
@@ -331,7 +339,11 @@ impl<'f, 'n, 'r> Lists<'f, 'n, 'r> {
             return Vec::new();
         };
         let texts = self.report.texts(node, name);
-        self.given.push((name, node.place, texts.len()));
+        let len = match &node.value {
+            Value::List(items) => items.len(),
+            _ => 1,
+        };
+        self.given.push((name, node.place, len));
         check_values(name, &texts, fault, self.report);
         texts.into_iter().map(|(_, text)| text.to_owned()).collect()
     }
@@ -382,20 +394,27 @@ fn service_account_fault(value: &str) -> Option<Fault> {
             "write the account out; for patterns take `principals`",
         ));
     }
-    if value.chars().count() > SERVICE_ACCOUNT_LEN_MAX {
-        return Some(("is too long", "no more than 320 characters"));
+    if value.len() > SERVICE_ACCOUNT_LEN_MAX {
+        return Some(("is too long", "no more than 320 bytes"));
     }
     let fault = ("is no service account", "write `name` or `namespace/name`");
     (parts.clone().count() > 2 || parts.clone().any(str::is_empty)).then_some(fault)
 }
 
-/// S-130: one star at most, first or last.
+/// S-130. A condition on `source.trustDomain` is held to the stars alone, as Istio does.
 fn trust_domain_fault(value: &str) -> Option<Fault> {
+    if value.contains('/') {
+        return Some(("has a slash", "name the trust domain alone"));
+    }
+    trust_domain_pattern_fault(value)
+}
+
+fn trust_domain_pattern_fault(value: &str) -> Option<Fault> {
     let inner = value
         .strip_prefix('*')
         .or_else(|| value.strip_suffix('*'))
         .unwrap_or(value);
-    let fault = ("has a star inside", "a star may stand first or last");
+    let fault = ("has a star inside", "one star may stand first or last");
     inner.contains('*').then_some(fault)
 }
 
@@ -430,10 +449,13 @@ fn read_condition(node: &Node, action: Action, report: &mut Report) -> Option<Co
         Ok(attribute) => {
             check_values("values", &values, attribute.fault(), report);
             check_values("notValues", &not_values, attribute.fault(), report);
+            let len = values.len().max(not_values.len());
+            if attribute == Attribute::ServiceAccount && len > SERVICE_ACCOUNTS_MAX {
+                let message = format!("`{key}` has {len} values, more than {SERVICE_ACCOUNTS_MAX}");
+                report.invalid(key_place, message, "write a second rule");
+            }
             if action == Action::Custom && attribute.comes_late() {
-                let message = format!(
-                    "a CUSTOM rule asks for `{key}`, which is not known yet when the provider is asked"
-                );
+                let message = format!("a CUSTOM rule asks for `{key}`, {TOO_EARLY}");
                 report.invalid(key_place, message, "leave it to the provider (S-159)");
             }
         }
@@ -528,7 +550,7 @@ impl Attribute {
             Self::Address => Some(address_fault),
             Self::Port => Some(port_fault),
             Self::ServiceAccount => Some(service_account_fault),
-            Self::TrustDomain => Some(trust_domain_fault),
+            Self::TrustDomain => Some(trust_domain_pattern_fault),
             Self::Identity | Self::Token | Self::Header | Self::Other => None,
         }
     }
@@ -568,3 +590,6 @@ impl Rule {
             && self.when.iter().all(condition_is_http)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -215,3 +215,6 @@ pub fn go_duration_ms(text: &str) -> Option<u64> {
     let nanoseconds = i64::try_from(nanoseconds).ok()?;
     u64::try_from(nanoseconds / 1_000_000).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::grammar;
-use super::reader::{Report, closest};
+use super::reader::{QUOTE_BOOLEAN, Report, closest};
 use super::yaml::{Key, Node, Place, Value};
 
 /// Messages and enums by name.
@@ -269,6 +269,10 @@ fn check_enum(name: &str, values: &[(&str, i64)], node: &Node, report: &mut Repo
     }
     let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
     match number_text(node) {
+        None if matches!(node.value, Value::Bool(_)) => {
+            let message = format!("`{name}` holds a boolean where the name of a value is expected");
+            report.invalid(node.place, message, QUOTE_BOOLEAN);
+        }
         None => {
             report.unfit::<()>(node, name, "the name of a value");
         }
@@ -406,3 +410,6 @@ impl<'a, 't, 'n> Checked<'a, 't, 'n> {
         self.node.place
     }
 }
+
+#[cfg(test)]
+mod tests;

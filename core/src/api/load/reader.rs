@@ -9,6 +9,9 @@ use super::yaml::{Key, Node, Place, Value};
 use crate::api::finding::{Cause, Finding, Severity};
 use crate::api::meta::Origin;
 
+/// What to do where a word of a text or an enum was taken for a boolean.
+pub const QUOTE_BOOLEAN: &str = "put it in quotes; YAML takes yes, no, on and off for booleans";
+
 /// The findings of one file, and what turns places of one document into places of it.
 #[derive(Debug)]
 pub struct Report {
@@ -149,11 +152,7 @@ impl Report {
             }
             Value::Bool(_) => {
                 let message = format!("`{name}` holds a boolean where text is expected");
-                self.invalid(
-                    node.place,
-                    message,
-                    "put it in quotes; YAML takes yes, no, on and off for booleans",
-                );
+                self.invalid(node.place, message, QUOTE_BOOLEAN);
                 None
             }
             Value::Null | Value::List(_) | Value::Map(_) => self.unfit(node, name, "text"),

@@ -86,14 +86,14 @@ pub fn documents(text: &str) -> Vec<(u32, &str)> {
         let trimmed = line.trim_start_matches('\u{feff}').trim();
         if is_marker && marker == "---" {
             if opened || filled {
-                found.push((start_line, &text[start..at]));
+                found.push((start_line, text.get(start..at).unwrap_or_default()));
                 (start, start_line) = (at, line_number);
             }
             (opened, filled) = (true, false);
         } else if is_marker && marker == "..." {
             let end = at + line.len();
             if opened || filled {
-                found.push((start_line, &text[start..end]));
+                found.push((start_line, text.get(start..end).unwrap_or_default()));
             }
             (start, start_line) = (end, line_number + 1);
             (opened, filled) = (false, false);
@@ -104,7 +104,7 @@ pub fn documents(text: &str) -> Vec<(u32, &str)> {
         line_number = line_number.saturating_add(1);
     }
     if opened || filled {
-        found.push((start_line, &text[start..]));
+        found.push((start_line, text.get(start..).unwrap_or_default()));
     }
     found
 }
@@ -527,3 +527,6 @@ fn is_number(text: &str) -> bool {
         || whole.is_empty() && part.starts_with(|c: char| c.is_ascii_digit());
     starts && is_digits(&digits.replace('_', ""))
 }
+
+#[cfg(test)]
+mod tests;

@@ -134,3 +134,56 @@ fn decimal(out: &mut impl BufMut, number: u64) {
     }
     out.put_slice(digits.get(at..).unwrap_or_default());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_without_padding() {
+        let mut out = Vec::new();
+        for length in [0, 1, 10, 255, u64::MAX] {
+            content_length(&mut out, length);
+        }
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "content-length: 0\r\ncontent-length: 1\r\ncontent-length: 10\r\ncontent-length: 255\r\n\
+             content-length: 18446744073709551615\r\n"
+        );
+        let mut out = Vec::new();
+        for length in [0, 1, 15, 16, 255, 4096, u64::MAX] {
+            chunk_start(&mut out, length);
+        }
+        assert_eq!(out, b"1\r\nf\r\n10\r\nff\r\n1000\r\nffffffffffffffff\r\n");
+    }
+
+    #[test]
+    fn a_chunk_is_never_empty() {
+        let mut out = Vec::new();
+        chunk(&mut out, b"");
+        chunk(&mut out, b"hello");
+        last_chunk(&mut out, [(&b"x-t"[..], &b"v"[..])]);
+        assert_eq!(out, b"5\r\nhello\r\n0\r\nx-t: v\r\n\r\n");
+    }
+
+    #[test]
+    fn no_value_ends_its_line() {
+        let mut out = Vec::new();
+        field(&mut out, b"a", b"\r\nx: y\0z\n");
+        status_line(&mut out, 200, b"O\rK");
+        assert_eq!(out, b"a:   x: y z \r\nHTTP/1.1 200 O K\r\n");
+    }
+
+    #[test]
+    fn writing_goes_to_any_buffer() {
+        let mut out = bytes::BytesMut::new();
+        request_line(&mut out, "GET", b"/a?b");
+        field(&mut out, b"host", b"h");
+        chunked(&mut out);
+        end_of_head(&mut out);
+        assert_eq!(
+            &out[..],
+            b"GET /a?b HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
+    }
+}

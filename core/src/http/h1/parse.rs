@@ -49,6 +49,9 @@ const METHODS: [&str; 34] = [
     "UNSUBSCRIBE",
 ];
 
+/// How a connection begins that speaks HTTP/2 unasked (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
 /// Field names that one `connection` line may list. Envoy: `MAX_ALLOWED_NOMINATED_HEADERS`.
 const NOMINATED_MAX: usize = 10;
 
@@ -59,6 +62,9 @@ pub(super) fn request<'a>(
     bytes: &'a [u8],
     table: &'a mut FieldTable,
 ) -> Result<Option<(RequestHead<'a>, usize)>, Violation> {
+    if PREFACE.starts_with(bytes) && bytes.len() < PREFACE.len() {
+        return Ok(None);
+    }
     let mut slots = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let status = httparse::ParserConfig::default().parse_request_with_uninit_headers(
@@ -112,7 +118,7 @@ pub(super) fn request<'a>(
             authority: Some(authority.unwrap_or(host)),
             version: Version::Http11,
             framing,
-            keep_alive: !facts.close,
+            keep_alive: !facts.close && method != "CONNECT",
             expect_continue: facts.expect_continue && has_body,
             upgrade: method == "CONNECT" || facts.upgrade_listed && facts.upgrade,
             fields,
@@ -300,7 +306,6 @@ fn blame(error: httparse::Error) -> Violation {
 
 /// Refuses a start that cannot become a request line.
 pub(super) fn check_request_start(bytes: &[u8]) -> Result<(), Violation> {
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
     if bytes.starts_with(PREFACE) {
         return Err(Violation {
             what: "the preface of http/2 (RFC 9113 §3.4)",

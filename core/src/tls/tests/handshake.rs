@@ -263,6 +263,22 @@ fn a_client_that_is_too_old_gets_protocol_version() {
     assert!(reason.contains("UNSUPPORTED_PROTOCOL"), "{reason}");
 }
 
+/// S-97, for a ClientHello of TLS 1.1, which lacks more than the version.
+#[test]
+fn a_client_older_than_every_version_of_ours_gets_protocol_version() {
+    let facts = HelloFacts {
+        newest: 0x0302,
+        ..HelloFacts::default()
+    };
+    let session = Session::server(&World::new().server(), ChainKind::Http, &facts).unwrap();
+    let mut server = End::new(session);
+    server.receive(b"any bytes");
+    let failure = server.failure.clone().unwrap();
+    assert_eq!(failure.kind, FailureKind::Incompatible);
+    assert_eq!(failure.alert, Some(70));
+    assert_eq!(server.take_out(), [21, 3, 1, 0, 2, 2, 70]);
+}
+
 #[test]
 fn a_client_that_does_not_own_its_certificate_is_refused() {
     let world = World::new();

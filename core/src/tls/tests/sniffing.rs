@@ -99,7 +99,24 @@ fn each_istio_name_counts_and_no_other() {
 fn a_hello_without_extensions_says_nothing() {
     let body = [&[3, 1][..], &[7; 32], &[0], &[0, 2, 0, 47], &[1, 0]].concat();
     let bare = record(&[&[1, 0][..], &vector16(&body)].concat());
-    assert_eq!(facts(&bare), HelloFacts::default());
+    let expected = HelloFacts {
+        newest: 0x0301,
+        ..HelloFacts::default()
+    };
+    assert_eq!(facts(&bare), expected);
+}
+
+#[test]
+fn the_newest_version_is_told_and_grease_is_not_a_version() {
+    assert_eq!(facts(&hello()).newest, 0x0304);
+    for (list, newest) in [
+        (&[6, 0x7a, 0x7a, 3, 2, 3, 1][..], 0x0302),
+        (&[4, 3, 3, 0xfa, 0xfa], 0x0303),
+        (&[2, 0x0a, 0x0a], 0),
+    ] {
+        assert_eq!(facts(&hello_with(&[(43, list)])).newest, newest);
+    }
+    assert_eq!(sniff(&hello_with(&[(43, &[3, 3, 4, 3])])), Sniff::NotTls);
 }
 
 #[test]

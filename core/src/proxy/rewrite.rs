@@ -1,0 +1,222 @@
+//! Heads on their way through: what is dropped, what is added, what stays as it came.
+//!
+//! Names go out in lower case, as Envoy sends them. Fields of one hop (RFC 9110 §7.6.1) end here.
+
+use super::Route;
+use super::downstream::Facts;
+use super::http::server_name;
+use crate::clock::UnixTime;
+use crate::http::head::{Field, Framing, Known, RequestHead, ResponseHead};
+use crate::http::reply::{imf_fixdate, reason};
+use crate::link::Buf;
+use crate::rng::Rng;
+use crate::spiffe::Svid;
+use crate::telemetry::xfcc;
+
+/// A place that bytes are appended to.
+pub(super) trait Out {
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Out for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl Out for Buf {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// Headers by which a client could steer Envoy itself; no sidecar client may (S-323). `x-envoy-` stands before each.
+const SANITISED: &[&[u8]] = &[
+    b"expected-rq-timeout-ms",
+    b"force-trace",
+    b"hedge-on-per-try-timeout",
+    b"ip-tags",
+    b"max-retries",
+    b"original-url",
+    b"retriable-header-names",
+    b"retriable-status-codes",
+    b"retry-grpc-on",
+    b"retry-on",
+    b"upstream-alt-stat-name",
+    b"upstream-rq-per-try-timeout-ms",
+    b"upstream-rq-timeout-alt-response",
+    b"upstream-rq-timeout-ms",
+];
+
+/// The head of a request, as the upstream gets it. `path` is the normalised one (S-180).
+pub(super) fn request(
+    head: &RequestHead<'_>,
+    path: &[u8],
+    facts: &Facts,
+    own: Option<&Svid>,
+    rng: &mut Rng,
+    out: &mut Vec<u8>,
+) {
+    out.put(head.method.as_bytes());
+    out.put(b" ");
+    out.put(path);
+    out.put(b" HTTP/1.1\r\nhost: ");
+    out.put(head.authority.unwrap_or_default());
+    out.put(b"\r\n");
+    let (mut has_id, mut has_proto) = (false, false);
+    for field in head.fields() {
+        match field.known {
+            Known::Host | Known::ContentLength | Known::TransferEncoding | Known::Expect | Known::Xfcc => continue,
+            Known::XRequestId if field.value.is_empty() => continue,
+            Known::XRequestId => has_id = true,
+            Known::XForwardedProto => has_proto = true,
+            Known::XEnvoyInternal | Known::XEnvoyPeerMetadata => continue, // S-323, S-324
+            Known::XEnvoyOther if is_sanitised(&field) => continue,
+            _ if head.is_hop_by_hop(&field) => continue,
+            _ => {}
+        }
+        put_field(&field, out);
+    }
+    if !has_proto {
+        out.put(if facts.certificate.is_some() { b"x-forwarded-proto: https\r\n" } else { b"x-forwarded-proto: http\r\n" });
+    }
+    if !has_id {
+        out.put(b"x-request-id: ");
+        out.put(&rng.uuid());
+        out.put(b"\r\n");
+    }
+    client_certificate(head, facts, own, out);
+    match head.framing {
+        Framing::Length(n) => {
+            out.put(b"content-length: ");
+            put_number(n, out);
+            out.put(b"\r\n\r\n");
+        }
+        Framing::Chunked => out.put(b"transfer-encoding: chunked\r\n\r\n"),
+        Framing::None | Framing::UntilClose => out.put(b"\r\n"),
+    }
+}
+
+/// `x-forwarded-client-cert`: appended to under mutual TLS, removed without (S-325).
+fn client_certificate(head: &RequestHead<'_>, facts: &Facts, own: Option<&Svid>, out: &mut Vec<u8>) {
+    let (Route::Inbound(_), Some(peer), Some(own)) = (facts.route, &facts.certificate, own) else { return };
+    out.put(b"x-forwarded-client-cert: ");
+    for field in head.fields().filter(|f| f.known == Known::Xfcc && !f.value.is_empty()) {
+        out.put(field.value);
+        out.put(b",");
+    }
+    let mut element = Vec::with_capacity(256);
+    xfcc::element(own.id.as_str(), &peer.sha256, &peer.subject, peer.id.as_str(), &peer.dns, &mut element);
+    out.put(&element);
+    out.put(b"\r\n");
+}
+
+/// The head of an answer, as the client gets it.
+pub(super) fn response(
+    head: &ResponseHead<'_>,
+    route: Route,
+    chunked: bool,
+    service_ms: u64,
+    close: bool,
+    wall: UnixTime,
+    out: &mut Buf,
+) {
+    status_line(head, out);
+    let mut has_date = false;
+    for field in head.fields() {
+        match field.known {
+            Known::ContentLength | Known::TransferEncoding => continue,
+            Known::Server if matches!(route, Route::Inbound(_)) => continue,
+            Known::XEnvoyOther if field.name.eq_ignore_ascii_case(b"x-envoy-upstream-service-time") => continue,
+            Known::Date => has_date = true,
+            _ if head.is_hop_by_hop(&field) => continue,
+            _ => {}
+        }
+        put_field(&field, out);
+    }
+    if !has_date {
+        out.put(b"date: ");
+        out.put(imf_fixdate(wall).as_bytes());
+        out.put(b"\r\n");
+    }
+    if matches!(route, Route::Inbound(_)) {
+        out.put(b"server: ");
+        out.put(server_name(route).as_bytes());
+        out.put(b"\r\n");
+    }
+    out.put(b"x-envoy-upstream-service-time: ");
+    put_number(service_ms, out);
+    out.put(b"\r\n");
+    if close {
+        out.put(b"connection: close\r\n");
+    }
+    if chunked {
+        out.put(b"transfer-encoding: chunked\r\n");
+    } else if let Framing::Length(length) = head.framing {
+        out.put(b"content-length: ");
+        put_number(length, out);
+        out.put(b"\r\n");
+    } else if head.status != 204
+        && let Some(length) = head.find(Known::ContentLength)
+    {
+        // An answer without a body may say how long it would be (RFC 9110 §8.6).
+        out.put(b"content-length: ");
+        out.put(length);
+        out.put(b"\r\n");
+    }
+    out.put(b"\r\n");
+}
+
+/// An interim answer (1xx), passed on.
+pub(super) fn interim(head: &ResponseHead<'_>, out: &mut Buf) {
+    status_line(head, out);
+    for field in head.fields().filter(|f| !head.is_hop_by_hop(f) && f.known != Known::ContentLength) {
+        put_field(&field, out);
+    }
+    out.put(b"\r\n");
+}
+
+fn status_line(head: &ResponseHead<'_>, out: &mut Buf) {
+    out.put(b"HTTP/1.1 ");
+    put_number(u64::from(head.status), out);
+    out.put(b" ");
+    // The words of the status line are the upstream's own only where the standard has none.
+    let words = reason(head.status);
+    out.put(if words.is_empty() { head.reason } else { words.as_bytes() });
+    out.put(b"\r\n");
+}
+
+fn put_field(field: &Field<'_>, out: &mut impl Out) {
+    let mut lower = [0u8; 64];
+    match lower.get_mut(..field.name.len()) {
+        Some(lower) => {
+            lower.copy_from_slice(field.name);
+            lower.make_ascii_lowercase();
+            out.put(lower);
+        }
+        None => out.put(&field.name.to_ascii_lowercase()),
+    }
+    out.put(b": ");
+    out.put(field.value);
+    out.put(b"\r\n");
+}
+
+fn put_number(n: u64, out: &mut impl Out) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut rest = n;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.put(&digits[at..]);
+}
+
+fn is_sanitised(field: &Field<'_>) -> bool {
+    const PREFIX: usize = "x-envoy-".len();
+    field.name.get(PREFIX..).is_some_and(|rest| SANITISED.iter().any(|s| s.eq_ignore_ascii_case(rest)))
+}

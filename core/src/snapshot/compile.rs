@@ -1,0 +1,129 @@
+//! From what files say to what a proxy decides by.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::mtls::effective_modes;
+use super::select::{Workload, authorization_policies};
+use super::{ClientTls, InboundPort, OutboundPort, Snapshot};
+use crate::accept::{Mode, PortKind};
+use crate::api::authorization_policy::AuthorizationPolicy;
+use crate::api::mesh_config::MeshConfig;
+use crate::api::peer_authentication::{self, PeerAuthentication};
+use crate::authz::Layer;
+use crate::authz::compile::compile;
+use crate::spiffe::TrustDomain;
+
+/// Everything from which the snapshot of one workload is made.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    pub version: u64,
+    pub workload: Workload,
+    pub mesh: MeshConfig,
+    pub inbound: Vec<InboundSource>,
+    pub outbound: Vec<OutboundSource>,
+}
+
+/// One inbound listener with the resources that count on it. Sharing the resources is the caller's business: each
+/// listener of a static file may have a directory of its own.
+#[derive(Clone, Debug)]
+pub struct InboundSource {
+    pub listener: u32,
+    pub port: u16,
+    pub kind: PortKind,
+    /// Overrides PeerAuthentication.
+    pub mode: Option<Mode>,
+    pub upstream: SocketAddr,
+    pub from: Option<IpAddr>,
+    pub records: bool,
+    pub authorization_policies: Arc<Vec<AuthorizationPolicy>>,
+    pub peer_authentications: Arc<Vec<PeerAuthentication>>,
+}
+
+/// One outbound listener.
+#[derive(Clone, Debug)]
+pub struct OutboundSource {
+    pub listener: u32,
+    /// The address that the application means, which is where we listen.
+    pub address: SocketAddr,
+    pub kind: PortKind,
+    pub upstream: SocketAddr,
+    pub cluster: String,
+    pub tls: Option<ClientTls>,
+    pub records: bool,
+}
+
+/// Why sources do not make a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    #[error("`{0}` is no trust domain")]
+    TrustDomain(String),
+    #[error("port {0} has two inbound listeners of one workload")]
+    TwicePort(u16),
+    #[error("{0} has two outbound listeners of one workload")]
+    TwiceAddress(SocketAddr),
+}
+
+/// Compiles; pure and deterministic.
+pub fn snapshot(sources: &Sources) -> Result<Snapshot, CompileError> {
+    let mesh = &sources.mesh;
+    let mut trust_domains = Vec::new();
+    for name in std::iter::once(&mesh.trust_domain).chain(&mesh.trust_domain_aliases) {
+        let domain = TrustDomain::parse(name).map_err(|_| CompileError::TrustDomain(name.clone()))?;
+        if !trust_domains.contains(&domain) {
+            trust_domains.push(domain);
+        }
+    }
+    let connect_timeout = Duration::from_millis(mesh.connect_timeout_ms);
+    let mut inbound = BTreeMap::new();
+    for source in &sources.inbound {
+        let mode = source.mode.unwrap_or_else(|| {
+            let policies = &source.peer_authentications;
+            match effective_modes(&sources.workload, policies, &mesh.root_namespace).of(source.port) {
+                peer_authentication::Mode::Disable => Mode::Disable,
+                peer_authentication::Mode::Permissive => Mode::Permissive,
+                // INVARIANT: effective modes are never unset; if one were, the strictest is the safe one.
+                peer_authentication::Mode::Strict | peer_authentication::Mode::Unset => Mode::Strict,
+            }
+        });
+        let policies = authorization_policies(&sources.workload, &source.authorization_policies, &mesh.root_namespace);
+        let port = InboundPort {
+            listener: source.listener,
+            port: source.port,
+            kind: source.kind,
+            mode,
+            upstream: source.upstream,
+            from: source.from,
+            cluster: format!("inbound|{}||", source.port),
+            http: compile(&policies, mesh, Layer::Http),
+            tcp: compile(&policies, mesh, Layer::Tcp),
+            normalization: mesh.normalization,
+            detection_timeout: (mesh.protocol_detection_timeout_ms > 0)
+                .then(|| Duration::from_millis(mesh.protocol_detection_timeout_ms)),
+            connect_timeout,
+            records: source.records,
+        };
+        if inbound.insert(source.port, Arc::new(port)).is_some() {
+            return Err(CompileError::TwicePort(source.port));
+        }
+    }
+    let mut outbound = BTreeMap::new();
+    for source in &sources.outbound {
+        let port = OutboundPort {
+            listener: source.listener,
+            kind: source.kind,
+            upstream: source.upstream,
+            cluster: source.cluster.clone(),
+            tls: source.tls.clone(),
+            normalization: mesh.normalization,
+            connect_timeout,
+            records: source.records,
+        };
+        if outbound.insert(source.address, Arc::new(port)).is_some() {
+            return Err(CompileError::TwiceAddress(source.address));
+        }
+    }
+    Ok(Snapshot { version: sources.version, trust_domains, tls13_only: mesh.tls13_only, inbound, outbound })
+}

@@ -1,0 +1,76 @@
+//! Reading and writing files, with the path in every error.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// The whole file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|e| format!("{}: cannot be read: {}", path.display(), words(&e)))
+}
+
+/// The whole file as text.
+pub(crate) fn read_text(path: &Path) -> Result<String, String> {
+    String::from_utf8(read(path)?).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        format!(
+            "{}: not UTF-8 from byte {at} on\n  hint: save the file as UTF-8",
+            path.display()
+        )
+    })
+}
+
+/// Writes a file that appears whole or not at all. `mode`: permission bits.
+pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), String> {
+    let failed = |e: io::Error| format!("{}: cannot be written: {}", path.display(), words(&e));
+    let mut name = path.file_name().map(|n| n.to_owned()).unwrap_or_default();
+    name.push(format!(".new-{}", std::process::id()));
+    let beside = path.with_file_name(name);
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&beside)
+        .map_err(failed)?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(failed)?;
+    fs::rename(&beside, path).map_err(failed)
+}
+
+/// Every file with the ending of a resource below `dir`, in name order, as `kubectl apply -R -f` takes them. A file that
+/// is named itself is taken whatever its name.
+pub(crate) fn resources(path: &Path) -> Result<Vec<std::path::PathBuf>, String> {
+    let failed = |e: io::Error| format!("{}: cannot be read: {}", path.display(), words(&e));
+    if !fs::metadata(path).map_err(failed)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found = Vec::new();
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path).map_err(failed)? {
+        entries.push(entry.map_err(failed)?.path());
+    }
+    entries.sort();
+    for entry in entries {
+        if entry.is_dir() {
+            found.extend(resources(&entry)?);
+        } else if entry
+            .extension()
+            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
+        {
+            found.push(entry);
+        }
+    }
+    Ok(found)
+}
+
+/// What an error of the operating system says, without its number.
+pub(crate) fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_lowercase(),
+        None => text,
+    }
+}

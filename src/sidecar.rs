@@ -1,0 +1,347 @@
+//! `meshward sidecar`: runs the data plane of one workload from a static file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use clap::{Args, ValueEnum};
+use meshward_core::clock::UnixTime;
+use meshward_core::proxy::Proxy;
+use meshward_core::tls::Crypto;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::{self, Plan};
+use crate::exit::Failure;
+use crate::logs::Logs;
+
+/// What is open may go on for so long after SIGTERM. Istio: terminationDrainDuration 5 s.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The static file: listeners, identity, policies.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// What drives the sockets; auto is io_uring where the machine allows it.
+    #[arg(long, value_enum, default_value_t = Runtime::Auto)]
+    runtime: Runtime,
+    /// Read everything, say what is wrong, and stop.
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Runtime {
+    Auto,
+    Tokio,
+    Uring,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let plan = config::load(&arguments.config, 1, now()).map_err(Failure::Data)?;
+    for warning in &plan.warnings {
+        anstream::eprintln!("{warning}");
+    }
+    if arguments.check {
+        println!("{}: {}", arguments.config.display(), summary(&plan));
+        return Ok(ExitCode::SUCCESS);
+    }
+    raise_open_files();
+    // Signals are taken over before anybody can know our pid from a line we printed.
+    let signals = Signals::new([SIGHUP, SIGTERM, SIGINT])
+        .map_err(|e| Failure::Machine(format!("signals cannot be taken over: {e}")))?;
+    let logs = Logs::open(&plan.logs).map_err(Failure::Machine)?;
+    let listeners = bind(&plan)?;
+    match choose(arguments.runtime)? {
+        Chosen::Uring => {
+            serve::<tokio_shards::Tokio>(&arguments.config, plan, listeners, logs, signals)
+        }
+        Chosen::Tokio => {
+            serve::<tokio_shards::Tokio>(&arguments.config, plan, listeners, logs, signals)
+        }
+    }
+}
+
+enum Chosen {
+    Tokio,
+    Uring,
+}
+
+fn choose(wanted: Runtime) -> Result<Chosen, Failure> {
+    match (wanted, Err::<(), _>("not yet")) {
+        (Runtime::Tokio, _) => Ok(Chosen::Tokio),
+        (Runtime::Uring | Runtime::Auto, Ok(())) => Ok(Chosen::Uring),
+        (Runtime::Uring, Err(why)) => Err(Failure::Machine(format!(
+            "io_uring cannot be used: {why}\n  hint: --runtime tokio, or --runtime auto"
+        ))),
+        (Runtime::Auto, Err(why)) => {
+            anstream::eprintln!("io_uring cannot be used ({why}); running on tokio");
+            Ok(Chosen::Tokio)
+        }
+    }
+}
+
+/// Threads that drive proxies: the same four verbs over either binding.
+trait Shards: Sized {
+    const NAME: &'static str;
+    type Shard;
+
+    fn start(number: usize, seat: Seat) -> io::Result<Self::Shard>;
+    fn update(shard: &Self::Shard, plan: &Plan);
+    fn drain(shard: &Self::Shard, grace: Duration);
+    fn join(shard: Self::Shard) -> io::Result<()>;
+    fn has_ended(shard: &Self::Shard) -> bool;
+}
+
+/// What one thread starts with.
+pub(crate) struct Seat {
+    proxies: Vec<SeatProxy>,
+    logs: Logs,
+}
+
+struct SeatProxy {
+    svid: Option<std::sync::Arc<meshward_core::spiffe::Svid>>,
+    snapshot: std::sync::Arc<meshward_core::snapshot::Snapshot>,
+    listeners: Vec<(std::net::TcpListener, meshward_core::link::Entry)>,
+    seed: [u8; 32],
+}
+
+/// By worker, by proxy, by listener.
+type Listeners = Vec<Vec<Vec<(std::net::TcpListener, meshward_core::link::Entry)>>>;
+
+fn bind(plan: &Plan) -> Result<Listeners, Failure> {
+    // Sockets that share a port would share it with a stranger's process of the same user too: ask alone first.
+    for listener in plan.proxies.iter().flat_map(|p| &p.listeners) {
+        std::net::TcpListener::bind(listener.address)
+            .map_err(|e| cannot_listen(&listener.name, listener.address, &e))?;
+    }
+    let mut all = Vec::new();
+    for _ in 0..plan.workers {
+        let mut proxies = Vec::new();
+        for proxy in &plan.proxies {
+            let mut listeners = Vec::new();
+            for listener in &proxy.listeners {
+                let socket = meshward_tokio::bind_listener(listener.address, true)
+                    .map_err(|e| cannot_listen(&listener.name, listener.address, &e))?;
+                listeners.push((socket, listener.entry));
+            }
+            proxies.push(listeners);
+        }
+        all.push(proxies);
+    }
+    Ok(all)
+}
+
+fn cannot_listen(name: &str, address: std::net::SocketAddr, error: &io::Error) -> Failure {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process listens there: end it, or choose another address"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one"
+        }
+        io::ErrorKind::AddrNotAvailable => "the machine has no such address",
+        _ => "choose another address",
+    };
+    Failure::Machine(format!(
+        "listener `{name}` cannot listen on {address}: {}\n  hint: {hint}",
+        crate::files::words(error)
+    ))
+}
+
+fn serve<S: Shards>(
+    path: &Path,
+    mut plan: Plan,
+    listeners: Listeners,
+    logs: Logs,
+    mut signals: Signals,
+) -> Result<ExitCode, Failure> {
+    let mut shards = Vec::new();
+    for (number, doors) in listeners.into_iter().enumerate() {
+        let proxies = plan
+            .proxies
+            .iter()
+            .zip(doors)
+            .map(|(proxy, listeners)| {
+                let mut seed = [0; 32];
+                aws_lc_rs::rand::fill(&mut seed)
+                    .map_err(|_| Failure::Machine("no randomness".into()))?;
+                Ok(SeatProxy {
+                    svid: proxy.svid.clone(),
+                    snapshot: proxy.snapshot.clone(),
+                    listeners,
+                    seed,
+                })
+            })
+            .collect::<Result<Vec<_>, Failure>>()?;
+        let shard = S::start(
+            number,
+            Seat {
+                proxies,
+                logs: logs.clone(),
+            },
+        )
+        .map_err(|e| Failure::Machine(format!("worker {number} cannot start: {e}")))?;
+        shards.push(shard);
+    }
+    println!(
+        "meshward sidecar on {}, pid {}: {}",
+        S::NAME,
+        std::process::id(),
+        summary(&plan)
+    );
+    let mut version = 1;
+    for signal in signals.forever() {
+        match signal {
+            SIGHUP => {
+                version += 1;
+                match config::load(path, version, now()) {
+                    Err(messages) => anstream::eprintln!(
+                        "{}\nnot reloaded, everything stays as it was",
+                        messages.join("\n")
+                    ),
+                    Ok(new) if !plan.same_doors(&new) => anstream::eprintln!(
+                        "{}: workers, listeners or identity files differ\n  hint: restart to change them\nnot reloaded, everything stays as it was",
+                        path.display()
+                    ),
+                    Ok(new) => match logs.reopen(&new.logs) {
+                        Err(message) => anstream::eprintln!(
+                            "{message}\nnot reloaded, everything stays as it was"
+                        ),
+                        Ok(()) => {
+                            for warning in &new.warnings {
+                                anstream::eprintln!("{warning}");
+                            }
+                            plan = new;
+                            for shard in &shards {
+                                S::update(shard, &plan);
+                            }
+                            println!("reloaded: {}", summary(&plan));
+                        }
+                    },
+                }
+            }
+            _ => break,
+        }
+        if shards.iter().any(S::has_ended) {
+            break;
+        }
+    }
+    println!("draining, at most {} s", DRAIN_GRACE.as_secs());
+    for shard in &shards {
+        S::drain(shard, DRAIN_GRACE);
+    }
+    let mut broken = None;
+    for shard in shards {
+        if let Err(e) = S::join(shard) {
+            broken = Some(e);
+        }
+    }
+    logs.close();
+    match broken {
+        None => Ok(ExitCode::SUCCESS),
+        Some(e) => Err(Failure::Machine(e.to_string())),
+    }
+}
+
+fn summary(plan: &Plan) -> String {
+    let listeners: usize = plan.proxies.iter().map(|p| p.listeners.len()).sum();
+    let count =
+        |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+    format!(
+        "{}, {}, {}",
+        count(listeners, "listener", "listeners"),
+        count(plan.policies, "policy", "policies"),
+        count(plan.workers, "worker", "workers")
+    )
+}
+
+/// The soft limit of open files becomes the hard one: a sidecar has two for each connection.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(e) = setrlimit(Resource::Nofile, limit) {
+            anstream::eprintln!("the limit of open files stays as it is: {e}");
+        }
+    }
+}
+
+fn now() -> UnixTime {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    UnixTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+macro_rules! shards {
+    ($module:ident, $name:ident, $binding:ident, $words:literal) => {
+        mod $module {
+            use super::*;
+            use meshward_core::proxy::Input;
+            use $binding::{
+                Clock, Command, Destination, Driver, ProxyId, ShardHandle, spawn_shard,
+            };
+
+            pub(super) struct $name;
+
+            impl Shards for $name {
+                const NAME: &'static str = $words;
+                type Shard = ShardHandle<Proxy>;
+
+                fn start(number: usize, seat: Seat) -> io::Result<Self::Shard> {
+                    spawn_shard(format!("worker-{number}"), None, move || {
+                        let clock = Clock::start();
+                        let logs = seat.logs;
+                        let sink = move |_: ProxyId, record: Box<_>| logs.write(&record);
+                        let mut driver = Driver::new(clock, Box::new(sink));
+                        for plan in seat.proxies {
+                            let proxy = driver.add(Proxy::new(
+                                plan.seed,
+                                Crypto::production(),
+                                clock.now(),
+                            ));
+                            driver.input(proxy, Input::Snapshot(plan.snapshot));
+                            if let Some(svid) = plan.svid {
+                                driver.input(proxy, Input::Svid(svid));
+                            }
+                            for (listener, entry) in plan.listeners {
+                                driver.listen(proxy, listener, entry, Destination::Local)?;
+                            }
+                        }
+                        Ok(driver)
+                    })
+                }
+
+                fn update(shard: &Self::Shard, plan: &Plan) {
+                    for (proxy, number) in plan.proxies.iter().zip(0..) {
+                        if let Some(svid) = &proxy.svid {
+                            shard.send(Command::Input(ProxyId(number), Input::Svid(svid.clone())));
+                        }
+                        shard.send(Command::Input(
+                            ProxyId(number),
+                            Input::Snapshot(proxy.snapshot.clone()),
+                        ));
+                    }
+                }
+
+                fn drain(shard: &Self::Shard, grace: Duration) {
+                    shard.send(Command::Drain { grace });
+                }
+
+                fn join(shard: Self::Shard) -> io::Result<()> {
+                    shard.join().map(|_| ())
+                }
+
+                fn has_ended(shard: &Self::Shard) -> bool {
+                    shard.is_finished()
+                }
+            }
+        }
+    };
+}
+
+shards!(tokio_shards, Tokio, meshward_tokio, "tokio");
