@@ -76,8 +76,6 @@ pub struct Outcome {
     pub arrived: usize,
     /// Every broken promise, in words. Empty is good.
     pub violations: Vec<String>,
-    /// What machines heard and said, if it was asked for.
-    pub lines: Vec<String>,
 }
 
 type Sim = World<Inspected, Speaker<Actor>>;
@@ -98,13 +96,8 @@ mod who {
 const LONG: Duration = Duration::from_secs(4 * 3600);
 
 /// Runs the plan of `seed` to its end.
-pub fn run(seed: u64, profile: Option<Profile>, with_lines: bool) -> Outcome {
+pub fn run(seed: u64, profile: Option<Profile>, trace: Trace) -> Outcome {
     let plan = Plan::draw(seed, profile);
-    let trace = if with_lines {
-        Trace::with_lines()
-    } else {
-        Trace::default()
-    };
     let mut world: Sim = World::new(seed, plan.weather.clone(), trace);
     let cast = Cast::new(seed, world.shared_clock());
     populate(&mut world, &plan, &cast);
@@ -237,13 +230,29 @@ fn populate(world: &mut Sim, plan: &Plan, cast: &Cast) {
     for (address, node, entry) in [
         (at::SERVICE_HTTP, Node::Process(who::FRONT), Entry::Outbound),
         (at::SERVICE_TCP, Node::Process(who::FRONT), Entry::Outbound),
-        (at::SERVICE_IMPOSTOR, Node::Process(who::FRONT), Entry::Outbound),
-        (at::CATALOG_HTTP, Node::Process(who::CATALOG), Entry::Inbound),
+        (
+            at::SERVICE_IMPOSTOR,
+            Node::Process(who::FRONT),
+            Entry::Outbound,
+        ),
+        (
+            at::CATALOG_HTTP,
+            Node::Process(who::CATALOG),
+            Entry::Inbound,
+        ),
         (at::CATALOG_TCP, Node::Process(who::CATALOG), Entry::Inbound),
         (at::IMPOSTOR, Node::Process(who::IMPOSTOR), Entry::Inbound),
-        (at::CATALOG_APP, Node::Peer(who::CATALOG_APP), Entry::Inbound),
+        (
+            at::CATALOG_APP,
+            Node::Peer(who::CATALOG_APP),
+            Entry::Inbound,
+        ),
         (at::ECHO_APP, Node::Peer(who::ECHO), Entry::Inbound),
-        (at::IMPOSTOR_APP, Node::Peer(who::IMPOSTOR_APP), Entry::Inbound),
+        (
+            at::IMPOSTOR_APP,
+            Node::Peer(who::IMPOSTOR_APP),
+            Entry::Inbound,
+        ),
     ] {
         world.listen(node, address, entry);
     }
@@ -289,7 +298,12 @@ fn sites(rules: &Version) -> [Site; 3] {
             at::FRONT,
             vec![],
             vec![
-                call(at::SERVICE_HTTP, "catalog", at::CATALOG_HTTP, PortKind::Http),
+                call(
+                    at::SERVICE_HTTP,
+                    "catalog",
+                    at::CATALOG_HTTP,
+                    PortKind::Http,
+                ),
                 call(at::SERVICE_TCP, "catalog", at::CATALOG_TCP, PortKind::Tcp),
                 call(at::SERVICE_IMPOSTOR, "other", at::IMPOSTOR, PortKind::Http),
             ],

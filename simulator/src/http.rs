@@ -144,7 +144,8 @@ impl Reader {
                 if head == b"\r\n" {
                     self.line.clear();
                 } else if head.ends_with(b"\r\n\r\n") {
-                    let head = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
+                    let head =
+                        String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
                     self.head(&head);
                 }
             }
@@ -230,7 +231,8 @@ mod tests {
 
     #[test]
     fn messages_are_the_same_however_they_are_cut() {
-        let mut text = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        let mut text =
+            b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
         text.extend(chunked(b"hello world", &[3, 3, 9]));
         text.extend(b"GET /b HTTP/1.1\r\n\r\nPUT /c HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc");
         let whole = {
@@ -239,7 +241,11 @@ mod tests {
             reader
         };
         assert!(!whole.is_broken());
-        let bodies: Vec<_> = whole.messages().iter().map(|m| (m.target(), &m.body[..])).collect();
+        let bodies: Vec<_> = whole
+            .messages()
+            .iter()
+            .map(|m| (m.target(), &m.body[..]))
+            .collect();
         assert_eq!(
             bodies,
             [("/a", &b"hello world"[..]), ("/b", b""), ("/c", b"abc")]

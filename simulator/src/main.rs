@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clap::Parser;
 use meshward_simulator::campaign::plan::{Plan, Profile};
 use meshward_simulator::campaign::{Outcome, run};
-use meshward_simulator::trace::Hash;
+use meshward_simulator::trace::{Hash, Trace};
 
 #[derive(Debug, Parser)]
 #[command(about = "Runs meshward's machines in virtual time, from a seed")]
@@ -66,13 +66,13 @@ fn main() {
     for number in args.first..args.first.saturating_add(args.runs) {
         CURRENT.store(number, Ordering::Relaxed);
         let seed = mix(base, number);
-        if args.trace {
-            println!("{:#?}", Plan::draw(seed, args.profile));
-        }
-        let outcome = run(seed, args.profile, args.trace);
-        for line in &outcome.lines {
-            println!("{line}");
-        }
+        let trace = if args.trace {
+            println!("{}", Plan::draw(seed, args.profile));
+            Trace::printed()
+        } else {
+            Trace::default()
+        };
+        let outcome = run(seed, args.profile, trace);
         if !outcome.violations.is_empty() {
             for violation in &outcome.violations {
                 eprintln!("run {number}: {violation}");

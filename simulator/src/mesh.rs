@@ -106,30 +106,38 @@ impl Site {
             trust_domain: self.name.trust_domain.clone(),
             ..MeshConfig::default()
         });
-        let inbound = self.ports.iter().zip(0..).map(|(port, listener)| InboundSource {
-            listener,
-            port: port.port,
-            kind: port.kind,
-            mode: None,
-            upstream: port.app,
-            from: Some(FROM_SIDECAR),
-            records: true,
-            authorization_policies: Arc::clone(&authorization_policies),
-            peer_authentications: Arc::clone(&peer_authentications),
-        });
+        let inbound = self
+            .ports
+            .iter()
+            .zip(0..)
+            .map(|(port, listener)| InboundSource {
+                listener,
+                port: port.port,
+                kind: port.kind,
+                mode: None,
+                upstream: port.app,
+                from: Some(FROM_SIDECAR),
+                records: true,
+                authorization_policies: Arc::clone(&authorization_policies),
+                peer_authentications: Arc::clone(&peer_authentications),
+            });
         let first = self.ports.len() as u32;
-        let outbound = self.calls.iter().zip(first..).map(|(call, listener)| OutboundSource {
-            listener,
-            address: call.service,
-            kind: call.kind,
-            upstream: call.upstream,
-            cluster: call.cluster.clone(),
-            tls: call.tls.clone().map(|(sni, san)| ClientTls {
-                sni,
-                subject_alt_names: vec![san],
-            }),
-            records: true,
-        });
+        let outbound = self
+            .calls
+            .iter()
+            .zip(first..)
+            .map(|(call, listener)| OutboundSource {
+                listener,
+                address: call.service,
+                kind: call.kind,
+                upstream: call.upstream,
+                cluster: call.cluster.clone(),
+                tls: call.tls.clone().map(|(sni, san)| ClientTls {
+                    sni,
+                    subject_alt_names: vec![san],
+                }),
+                records: true,
+            });
         let sources = Sources {
             version,
             workload: Workload {

@@ -89,7 +89,7 @@ pub fn record_line(workload: &str, record: &Record, names: &Names) -> String {
         line += &format!(" \"{method} {path} {protocol}\"");
     }
     let details = record.details.as_deref().unwrap_or("-");
-    line += &format!(" {} {:?} {details}", record.status, record.flags);
+    line += &format!(" {} {} {details}", record.status, record.flags);
     let mut add = |key: &str, value: Option<String>| {
         if let Some(value) = value {
             line += &if value.contains(' ') {

@@ -122,7 +122,8 @@ impl Client {
                     let link = hands.open(talk.to, None, talk.tls.take());
                     talk.link = Some(link);
                     self.by_link.insert(link, index);
-                    self.agenda.insert((at.after(PATIENCE), index, Step::GiveUp));
+                    self.agenda
+                        .insert((at.after(PATIENCE), index, Step::GiveUp));
                     self.go_on(index, now, hands);
                 }
                 (Step::Reset | Step::GiveUp, Some(link)) => hands.reset(link),
@@ -284,7 +285,9 @@ impl App {
                 wire.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
                 wire.extend_from_slice(&chunked(&body, &[chance.index(body.len())]));
             } else {
-                wire.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+                wire.extend_from_slice(
+                    format!("content-length: {}\r\n\r\n", body.len()).as_bytes(),
+                );
                 wire.extend_from_slice(&body);
             }
             if chance.one_in(self.manners.reset_one_in) {

@@ -9,8 +9,7 @@ use meshward_core::api::peer_authentication::Mode;
 
 use super::actors::{Actor, App, Talk};
 use super::plan::{
-    Caller, Leave, Plan, Profile, Service, TCP_ID, Version, answer_of, body_of, id_in,
-    id_of_target,
+    Caller, Leave, Plan, Profile, Service, TCP_ID, Version, answer_of, body_of, id_in, id_of_target,
 };
 use super::{Outcome, Sim, who};
 use crate::http::Message;
@@ -92,7 +91,10 @@ pub(super) fn judge(plan: &Plan, world: &mut Sim, over: bool) -> Outcome {
         }
         let proxy = process.machine().proxy();
         if proxy.links() > 0 {
-            found.push(format!("p{index} holds links: {}", proxy.pending().join("; ")));
+            found.push(format!(
+                "p{index} holds links: {}",
+                proxy.pending().join("; ")
+            ));
         }
         if let Some(deadline) = process.machine().proxy_deadline() {
             found.push(format!("p{index} waits for `{}`", deadline.why));
@@ -129,7 +131,6 @@ pub(super) fn judge(plan: &Plan, world: &mut Sim, over: bool) -> Outcome {
         denied: 0,
         arrived: seen.requests.len() + seen.streams.len(),
         violations: Vec::new(),
-        lines: world.trace().lines().to_vec(),
     };
     for peer in [who::SHOP, who::OUTSIDE] {
         let speaker = world.peer(peer);
@@ -258,7 +259,10 @@ impl Talked<'_> {
             let id = request.id;
             if let Some(arrived) = self.seen.requests.get(&id) {
                 if !fate.passes {
-                    self.fault(format!("request {id} {} reached the application", request.target));
+                    self.fault(format!(
+                        "request {id} {} reached the application",
+                        request.target
+                    ));
                 }
                 let intact = if arrived.complete {
                     arrived.body == request.body && !request.cut_short
@@ -320,9 +324,8 @@ impl Talked<'_> {
                 }
             }
             503 => {
-                let why = self.plan.profile == Profile::Storm
-                    || fate.no_connection
-                    || !fate.is_certain();
+                let why =
+                    self.plan.profile == Profile::Storm || fate.no_connection || !fate.is_certain();
                 if !why {
                     self.fault(format!("request {id} got 503"));
                 }
@@ -339,7 +342,9 @@ impl Talked<'_> {
         };
         if self.log.status(reporter, id) != Some(status) {
             let said = self.log.status(reporter, id);
-            self.fault(format!("request {id} got {status} and the log says {said:?}"));
+            self.fault(format!(
+                "request {id} got {status} and the log says {said:?}"
+            ));
         }
     }
 
@@ -378,10 +383,9 @@ impl Talked<'_> {
     fn unconnected(&mut self) {
         let fine = match self.talk.plan.caller {
             Caller::Plain => self.conn.ending == Some(Ending::Reset),
-            Caller::Stranger | Caller::Foreigner | Caller::Nameless => matches!(
-                self.conn.ending,
-                Some(Ending::Alert(_) | Ending::Reset)
-            ),
+            Caller::Stranger | Caller::Foreigner | Caller::Nameless => {
+                matches!(self.conn.ending, Some(Ending::Alert(_) | Ending::Reset))
+            }
             Caller::Tls { .. } => self.conn.ending == Some(Ending::Reset),
             Caller::Sidecar | Caller::SidecarToImpostor => true,
         };

@@ -1,5 +1,6 @@
 //! What one run is: drawn from its seed before anything happens.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -115,7 +116,12 @@ impl Plan {
     pub fn draw(seed: u64, profile: Option<Profile>) -> Self {
         let chance = &mut Chance::new(seed, 2);
         let profile = profile.unwrap_or_else(|| {
-            chance.pick(&[Profile::Calm, Profile::Rough, Profile::Storm, Profile::Storm])
+            chance.pick(&[
+                Profile::Calm,
+                Profile::Rough,
+                Profile::Storm,
+                Profile::Storm,
+            ])
         });
         let storm = profile == Profile::Storm;
         let versions = (0..=u64::from(storm && chance.one_in(3)))
@@ -152,6 +158,46 @@ impl Plan {
     /// How many HTTP requests and byte streams the clients begin.
     pub fn requests(&self) -> usize {
         self.conns.iter().map(|c| c.requests.len()).sum()
+    }
+}
+
+/// The plan without its bytes.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:?}: {:?}", self.profile, self.weather)?;
+        for (version, at) in self
+            .versions
+            .iter()
+            .zip([[Duration::ZERO; 3], self.change_at])
+        {
+            writeln!(f, "at {at:?}: {version:?}")?;
+        }
+        writeln!(
+            f,
+            "clocks {:?} ms, drain {:?}, {:?}",
+            self.skew_ms, self.drain_at, self.manners
+        )?;
+        for c in &self.conns {
+            let (at, caller, service, leave) = (c.at, c.caller, c.service, c.leave);
+            write!(
+                f,
+                "at {at:?}: {caller:?} {service:?} pipelined={} {leave:?}:",
+                c.pipelined
+            )?;
+            for r in &c.requests {
+                let cut = if r.cut_short { " cut" } else { "" };
+                write!(
+                    f,
+                    " #{} {} {}+{}{cut}",
+                    r.id,
+                    r.target,
+                    r.wire.len(),
+                    r.body.len()
+                )?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
     }
 }
 
