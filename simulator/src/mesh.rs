@@ -9,8 +9,10 @@ use std::sync::Arc;
 use meshward_core::accept::PortKind;
 use meshward_core::api::load::{self, Loaded, Text};
 use meshward_core::api::mesh_config::MeshConfig;
+use meshward_core::api::peer_authentication::Mode;
 use meshward_core::clock::UnixTime;
 use meshward_core::snapshot::compile::{self, InboundSource, OutboundSource, Sources};
+use meshward_core::snapshot::mtls::effective_modes;
 use meshward_core::snapshot::select::Workload;
 use meshward_core::snapshot::{ClientTls, Snapshot};
 use meshward_core::spiffe::Svid;
@@ -94,6 +96,23 @@ impl Rules {
             })
             .map_err(|refused| refused.to_string())
     }
+
+    /// Whether the port of a workload takes no TLS, so that clients know to speak plain text (S-60). `label` is its `app`.
+    pub fn disables(&self, label: &str, name: &Name, port: u16) -> bool {
+        let root = self.mesh(name).root_namespace;
+        let policies = &self.loaded.peer_authentications;
+        effective_modes(&workload(label, name), policies, &root).of(port) == Mode::Disable
+    }
+
+    fn mesh(&self, name: &Name) -> MeshConfig {
+        self.loaded
+            .mesh_config
+            .clone()
+            .unwrap_or_else(|| MeshConfig {
+                trust_domain: name.trust_domain.clone(),
+                ..MeshConfig::default()
+            })
+    }
 }
 
 impl Site {
@@ -102,10 +121,7 @@ impl Site {
         let loaded = &rules.loaded;
         let authorization_policies = Arc::new(loaded.authorization_policies.clone());
         let peer_authentications = Arc::new(loaded.peer_authentications.clone());
-        let mesh = loaded.mesh_config.clone().unwrap_or_else(|| MeshConfig {
-            trust_domain: self.name.trust_domain.clone(),
-            ..MeshConfig::default()
-        });
+        let mesh = rules.mesh(&self.name);
         let inbound = self
             .ports
             .iter()
@@ -140,16 +156,20 @@ impl Site {
             });
         let sources = Sources {
             version,
-            workload: Workload {
-                namespace: self.name.namespace.clone(),
-                labels: BTreeMap::from([("app".into(), self.label.clone())]),
-            },
+            workload: workload(&self.label, &self.name),
             mesh,
             inbound: inbound.collect(),
             outbound: outbound.collect(),
         };
         let snapshot = compile::snapshot(&sources).expect("ports and addresses are unique");
         Arc::new(snapshot)
+    }
+}
+
+fn workload(label: &str, name: &Name) -> Workload {
+    Workload {
+        namespace: name.namespace.clone(),
+        labels: BTreeMap::from([("app".into(), label.to_owned())]),
     }
 }
 

@@ -5,10 +5,13 @@
 //!
 //! * [`scenario`] reads and prints the files;
 //! * [`driver`] is what a driver has to offer;
-//! * [`runner`] runs a file with a driver and compares.
+//! * [`runner`] runs a file with a driver and compares;
+//! * [`simulated`] is the driver in virtual time.
 #![forbid(unsafe_code)]
 
 pub mod driver;
 pub mod journal;
+pub mod layout;
 pub mod runner;
 pub mod scenario;
+pub mod simulated;
