@@ -281,6 +281,10 @@ fn every_ambiguous_framing_is_refused() {
             "x_envoy_internal: true\r\n",
             (400, "http1.unexpected_underscore"),
         ),
+        (
+            "x-envoy-peer_metadata: a\r\n",
+            (400, "http1.unexpected_underscore"),
+        ),
         ("Expect: 200-ok\r\n", (417, "http1.codec_error")),
         (
             "Expect: 100-continue\r\nExpect: 100-continue\r\n",
@@ -527,4 +531,26 @@ fn every_byte_is_judged_wherever_it_stands_in_a_value() {
             );
         }
     }
+}
+
+/// Whether the last piece is refused, after all before it were taken.
+fn refused_at_last(pieces: &[&[u8]]) -> bool {
+    let mut receiver = Receiver::requests();
+    let mut table = FieldTable::default();
+    let (last, before) = pieces.split_last().expect("some pieces");
+    for mut piece in before.iter().copied() {
+        let taken = receiver.next(&mut piece, &mut table);
+        assert!(taken.is_ok_and(|event| event.is_none()));
+    }
+    receiver.next(&mut &**last, &mut table).is_err()
+}
+
+#[test]
+fn a_head_that_cannot_become_good_is_refused_before_its_end() {
+    assert!(refused_at_last(&[b"GET / HTTP/1.1\r\nA: b", b"\n"]));
+    assert!(!refused_at_last(&[b"GET / HTTP/1.1\r\nA: b", b"\r\n"]));
+
+    let longest = vec![b'a'; HEAD_MAX - 5];
+    assert!(!refused_at_last(&[b"GET /", &longest]));
+    assert!(refused_at_last(&[b"GET /", &longest, b"a"]));
 }

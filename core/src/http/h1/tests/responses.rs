@@ -44,6 +44,12 @@ fn the_body_of_a_response_follows_from_its_request_and_status() {
         ),
         (
             Other,
+            "HTTP/1.0 200 OK\r\nConnection: keep-alive, close\r\nContent-Length: 0\r\n\r\n",
+            Framing::Length(0),
+            false,
+        ),
+        (
+            Other,
             "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
             Framing::None,
             true,
@@ -185,4 +191,20 @@ fn bytes_that_answer_no_request_are_refused() {
         responses(&[ResponseTo::Other], b"")[0],
         Seen::Refused(502, _)
     ));
+}
+
+#[test]
+fn interim_responses_are_counted_for_each_request() {
+    let one = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(usize::from(INTERIM_MAX))
+        + "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let seen = responses(&[ResponseTo::Other; 3], one.repeat(3).as_bytes());
+    assert_eq!(refusal(&seen), None);
+}
+
+#[test]
+fn a_connection_that_closes_answers_no_further_request() {
+    let close = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let seen = responses(&[ResponseTo::Other; 2], close.repeat(2).as_bytes());
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert!(matches!(seen[2], Seen::Refused(502, _)), "{seen:?}");
 }
