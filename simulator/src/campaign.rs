@@ -95,6 +95,20 @@ mod who {
 /// Longer than every timeout that a proxy or a kernel has.
 const LONG: Duration = Duration::from_secs(4 * 3600);
 
+/// The seed of run `number` under `base`, which is a number or any text: no two runs of one base share it, and neighbours
+/// have nothing in common.
+pub fn seed_of(base: &str, number: u64) -> u64 {
+    let base = base.parse().unwrap_or_else(|_| {
+        let mut hash = Hash::default();
+        hash.write(base.as_bytes());
+        hash.low()
+    });
+    let mut hash = Hash::default();
+    hash.write(&u64::to_le_bytes(base));
+    hash.write(&number.to_le_bytes());
+    hash.low()
+}
+
 /// Runs the plan of `seed` to its end.
 pub fn run(seed: u64, profile: Option<Profile>, trace: Trace) -> Outcome {
     let plan = Plan::draw(seed, profile);
@@ -163,7 +177,7 @@ impl Cast {
             identity,
             alpn: alpn.iter().map(|a| a.to_vec()).collect(),
             sni: Some("outbound_.80_._.catalog.default.svc.cluster.local".into()),
-            tls12_only: conn.requests.len() % 2 == 0,
+            tls12_only: conn.requests.len().is_multiple_of(2),
         };
         let client = TlsClient::new(
             &offer,

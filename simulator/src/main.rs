@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser;
 use meshward_simulator::campaign::plan::{Plan, Profile};
-use meshward_simulator::campaign::{Outcome, run};
+use meshward_simulator::campaign::{Outcome, run, seed_of};
 use meshward_simulator::trace::{Hash, Trace};
 
 #[derive(Debug, Parser)]
@@ -29,12 +29,7 @@ struct Args {
 }
 
 fn profile(text: &str) -> Result<Profile, String> {
-    match text {
-        "calm" => Ok(Profile::Calm),
-        "rough" => Ok(Profile::Rough),
-        "storm" => Ok(Profile::Storm),
-        _ => Err("calm, rough or storm".into()),
-    }
+    Profile::named(text).ok_or_else(|| "calm, rough or storm".into())
 }
 
 /// The run that is under way, for whoever panics.
@@ -42,7 +37,6 @@ static CURRENT: AtomicU64 = AtomicU64::new(0);
 
 fn main() {
     let args = Args::parse();
-    let base = args.seed.parse().unwrap_or_else(|_| number_of(&args.seed));
     let reproduce = {
         let (seed, profile) = (args.seed.clone(), args.profile);
         move || {
@@ -65,7 +59,7 @@ fn main() {
     let (mut hash, mut sum) = (Hash::default(), Sum::default());
     for number in args.first..args.first.saturating_add(args.runs) {
         CURRENT.store(number, Ordering::Relaxed);
-        let seed = mix(base, number);
+        let seed = seed_of(&args.seed, number);
         let trace = if args.trace {
             println!("{}", Plan::draw(seed, args.profile));
             Trace::printed()
@@ -111,18 +105,4 @@ impl Sum {
         self.segments += outcome.net.segments;
         self.streams += outcome.net.streams;
     }
-}
-
-fn number_of(text: &str) -> u64 {
-    let mut hash = Hash::default();
-    hash.write(text.as_bytes());
-    hash.low()
-}
-
-/// The seed of run `number`: no two runs of one seed share it, and neighbours have nothing in common.
-fn mix(seed: u64, number: u64) -> u64 {
-    let mut hash = Hash::default();
-    hash.write(&seed.to_le_bytes());
-    hash.write(&number.to_le_bytes());
-    hash.low()
 }

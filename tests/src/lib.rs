@@ -6,7 +6,7 @@
 //! * [`scenario`] reads and prints the files;
 //! * [`driver`] is what a driver has to offer;
 //! * [`runner`] runs a file with a driver and compares;
-//! * [`simulated`] is the driver in virtual time.
+//! * [`simulated`] is the driver in virtual time, [`sockets`] the one over real sockets, for every runtime ([`tokio`]).
 #![forbid(unsafe_code)]
 
 pub mod driver;
@@ -15,3 +15,5 @@ pub mod layout;
 pub mod runner;
 pub mod scenario;
 pub mod simulated;
+pub mod sockets;
+pub mod tokio;

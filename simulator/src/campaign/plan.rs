@@ -22,6 +22,18 @@ pub enum Profile {
     Storm,
 }
 
+impl Profile {
+    /// `calm`, `rough` or `storm`.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "calm" => Some(Self::Calm),
+            "rough" => Some(Self::Rough),
+            "storm" => Some(Self::Storm),
+            _ => None,
+        }
+    }
+}
+
 /// Rules at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
