@@ -113,7 +113,10 @@ fn a_fallback_is_told() {
         record(&[&[1, 0][..], &vector16(&body)].concat())
     };
     assert!(facts(&suites(&[0xc0, 0x2f, 0x56, 0x00])).fallback);
-    assert!(!facts(&suites(&[0xc0, 0x56, 0x00, 0x2f])).fallback, "not at a suite's place");
+    assert!(
+        !facts(&suites(&[0xc0, 0x56, 0x00, 0x2f])).fallback,
+        "not at a suite's place"
+    );
 }
 
 #[test]
