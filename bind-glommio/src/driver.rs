@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use glommio::io::BufferedFile;
 use glommio::timer::Timer;
 use meshward_core::clock::Instant;
 use meshward_core::id::Key;
@@ -22,7 +21,7 @@ use crate::limits::{ACCEPT_BACKOFF, BEAT, EVENTS_PER_TURN, QUIET_AFTER};
 use crate::links::Links;
 use crate::listen::{Destination, Listener, is_the_callers};
 use crate::remote::{Bell, Command, Remote};
-use crate::ring::{Completion, Op, Ring, Who};
+use crate::ring::{Completion, Op, Ring, Sleeper, Who};
 
 /// One machine of one driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -213,15 +212,16 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
     pub async fn run(&mut self) -> io::Result<()> {
         let mut ring = self.ring.take().map_or_else(Ring::new, Ok)?;
         let sleeper = ring.sleeper()?;
-        ring.bell(self.bell.install()?);
+        ring.bell(self.bell.open()?);
         let done = self.drive(&mut ring, &sleeper).await;
         drop(ring);
         self.links.drop_all();
         self.listeners.clear();
+        sleeper.close().await?;
         done
     }
 
-    async fn drive(&mut self, ring: &mut Ring, sleeper: &BufferedFile) -> io::Result<()> {
+    async fn drive(&mut self, ring: &mut Ring, sleeper: &Sleeper) -> io::Result<()> {
         loop {
             let turn = self.turn(ring);
             if turn == Turn::Over {
@@ -297,11 +297,11 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
     }
 
     /// Sleeps as a task of the executor until something completes.
-    async fn sleep(&mut self, ring: &mut Ring, sleeper: &BufferedFile) -> io::Result<()> {
+    async fn sleep(&mut self, ring: &mut Ring, sleeper: &Sleeper) -> io::Result<()> {
         self.set_alarm(ring);
         ring.turn(false)?;
         if ring.may_sleep() {
-            sleeper.read_at(0, 8).await?;
+            sleeper.sleep().await?;
         }
         ring.is_awake();
         ring.turn(false)
@@ -349,9 +349,9 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
                     self.pace.alarm = None;
                 }
             }
-            Completion::Bell { last } => {
+            Completion::Bell => {
                 self.rung = true;
-                if last && let Ok(bell) = self.bell.install() {
+                if let Ok(bell) = self.bell.open() {
                     ring.bell(bell);
                 }
             }

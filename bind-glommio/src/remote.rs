@@ -1,9 +1,9 @@
 //! How other threads reach a driver.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
@@ -13,7 +13,6 @@ use meshward_core::proxy::Input;
 
 use crate::driver::{Driver, ProxyId};
 use crate::listen::Destination;
-use crate::ring;
 
 /// What another thread may ask of a driver.
 #[expect(
@@ -88,30 +87,38 @@ impl<M> fmt::Debug for Remote<M> {
 pub(crate) struct Bell {
     /// Somebody rang since the driver looked: no need to ring again.
     rung: AtomicBool,
-    /// The event descriptor that the driver's ring watches; missing until the driver runs.
-    fd: OnceLock<File>,
+    /// Missing until the driver runs.
+    ends: OnceLock<Ends>,
+}
+
+#[derive(Debug)]
+struct Ends {
+    ring: UnixStream,
+    hear: UnixStream,
 }
 
 impl Bell {
     /// Says that there is a command. Call it after the command was sent.
     pub(crate) fn ring(&self) {
         // `AcqRel` here and in `look`: either the driver's look comes after this and sees the command, or this comes after the
-        // look and so after `install`, and sees the descriptor.
+        // look and so after `open`, and sees the ends.
         if !self.rung.swap(true, Ordering::AcqRel)
-            && let Some(mut fd) = self.fd.get()
+            && let Some(ends) = self.ends.get()
         {
-            // It cannot fail: only 2^64 - 2 unread rings would be too many.
-            let _ = fd.write(&1u64.to_ne_bytes());
+            // It fails if it would wait, which is when the driver has not heard thousands of bytes before this one.
+            let _ = (&ends.ring).write(&[0]);
         }
     }
 
-    /// The descriptor to watch. [`look`](Self::look) after this.
-    pub(crate) fn install(&self) -> io::Result<RawFd> {
-        if let Some(fd) = self.fd.get() {
-            return Ok(fd.as_raw_fd());
+    /// The socket to receive from, for as long as this lives. [`look`](Self::look) after this.
+    pub(crate) fn open(&self) -> io::Result<RawFd> {
+        if let Some(ends) = self.ends.get() {
+            return Ok(ends.hear.as_raw_fd());
         }
-        let fd = File::from(ring::event_fd()?);
-        Ok(self.fd.get_or_init(|| fd).as_raw_fd())
+        let (ring, hear) = UnixStream::pair()?;
+        ring.set_nonblocking(true)?;
+        let ends = self.ends.get_or_init(|| Ends { ring, hear });
+        Ok(ends.hear.as_raw_fd())
     }
 
     /// From here on a ring is heard again. Look for commands after this.

@@ -122,10 +122,8 @@ pub(crate) enum Completion {
         number: u32,
         rang: bool,
     },
-    /// `last`: it has to be watched again.
-    Bell {
-        last: bool,
-    },
+    /// It has to be asked for again.
+    Bell,
 }
 
 /// Memory that the kernel may be at.
@@ -232,12 +230,7 @@ impl Ring {
     /// Receives once, at most `PROVIDED_SIZE` bytes, without a buffer while there is nothing to receive.
     pub(crate) fn receive(&mut self, socket: RawFd, at_most: usize, link: Who) -> Op {
         let op = Op::new(kind::RECEIVE, link);
-        let len = at_most.min(PROVIDED_SIZE) as u32;
-        let entry = opcode::Recv::new(Fd(socket), std::ptr::null_mut(), len)
-            .buf_group(Provided::GROUP)
-            .build()
-            .flags(squeue::Flags::BUFFER_SELECT);
-        self.push(entry, op)
+        self.push(receive_provided(socket, at_most), op)
     }
 
     /// Receives once, straight into the room behind what is in `bytes`, but not more than `at_most`.
@@ -304,11 +297,11 @@ impl Ring {
         self.push(entry.build(), op)
     }
 
-    /// Tells when somebody writes to an event descriptor.
-    pub(crate) fn bell(&mut self, event: RawFd) {
+    /// Tells when somebody writes to the other end of `socket`, and takes what was written. Not for an event descriptor: a
+    /// completion within a write to one is told to another, that of the [`Sleeper`], late or never.
+    pub(crate) fn bell(&mut self, socket: RawFd) {
         let op = Op::new(kind::BELL, Who::new(0, 0));
-        let entry = opcode::PollAdd::new(Fd(event), libc::POLLIN as u32).multi(true);
-        self.push(entry.build(), op);
+        self.push(receive_provided(socket, PROVIDED_SIZE), op);
     }
 
     /// Completes every `period` from now on.
@@ -370,17 +363,11 @@ impl Ring {
                 last,
             },
             kind::RECEIVE => {
-                let copy = match (cqueue::buffer_select(entry.flags()), &mut self.provided) {
-                    (Some(id), Some(provided)) => {
-                        let len = *result.as_ref().unwrap_or(&0) as usize;
-                        provided.take(id, len)
-                    }
-                    _ => Buf::default(),
-                };
+                let bytes = self.take_provided(&result, entry.flags());
                 Completion::Received {
                     link: who,
                     done: result.map(drop),
-                    bytes: copy,
+                    bytes,
                 }
             }
             kind::WATCH => Completion::Watched {
@@ -423,12 +410,25 @@ impl Ring {
                 number: who.generation,
                 rang: result.is_err_and(|e| e.raw_os_error() == Some(libc::ETIME)),
             },
-            kind::BELL => Completion::Bell { last },
+            kind::BELL => {
+                self.take_provided(&result, entry.flags());
+                Completion::Bell
+            }
             _ => return None,
         })
     }
 
-    /// From here on, what completes is also told to the descriptor of [`sleeper`](Self::sleeper). `false`: something has
+    /// What the kernel wrote into the provided buffer that a completion names; nothing if it names none.
+    fn take_provided(&mut self, result: &io::Result<u32>, flags: u32) -> Buf {
+        match (cqueue::buffer_select(flags), &mut self.provided) {
+            (Some(id), Some(provided)) => {
+                provided.take(id, *result.as_ref().unwrap_or(&0) as usize)
+            }
+            _ => Buf::default(),
+        }
+    }
+
+    /// From here on, what completes is also told to the [`Sleeper`]. `false`: something has
     /// completed already, so do not sleep.
     pub(crate) fn may_sleep(&mut self) -> bool {
         self.io.completion().enable_eventfd();
@@ -444,14 +444,14 @@ impl Ring {
         self.io.completion().disable_eventfd();
     }
 
-    /// A file of the executor that becomes readable, 8 bytes at position 0, when something completes in this ring between
-    /// [`may_sleep`](Self::may_sleep) and [`is_awake`](Self::is_awake). Once per ring.
-    pub(crate) fn sleeper(&mut self) -> io::Result<BufferedFile> {
+    /// Made once per ring, within an executor.
+    pub(crate) fn sleeper(&mut self) -> io::Result<Sleeper> {
         let event = event_fd()?;
         self.io.completion().disable_eventfd();
         self.io.submitter().register_eventfd(event.as_raw_fd())?;
         // SAFETY: the descriptor is open and owned here, and its ownership goes to the file.
-        Ok(unsafe { BufferedFile::from_raw_fd(event.into_raw_fd()) })
+        let file = unsafe { BufferedFile::from_raw_fd(event.into_raw_fd()) };
+        Ok(Sleeper { file: Some(file) })
     }
 
     fn hold(&mut self, held: Held) -> Op {
@@ -528,6 +528,42 @@ impl fmt::Debug for Ring {
             .field("owed", &self.owed)
             .field("held", &self.held.len())
             .finish_non_exhaustive()
+    }
+}
+
+/// Waits as a task of the executor for completions of a ring of ours.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    /// The event descriptor that the ring tells its completions to; `None` once it is closed.
+    file: Option<BufferedFile>,
+}
+
+impl Sleeper {
+    /// Until something completes in the ring between [`Ring::may_sleep`] and [`Ring::is_awake`].
+    pub(crate) async fn sleep(&self) -> io::Result<()> {
+        if let Some(file) = &self.file {
+            file.read_at(0, size_of::<u64>()).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn close(mut self) -> io::Result<()> {
+        match self.file.take() {
+            Some(file) => Ok(file.close().await?),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take() {
+            // Its own `drop` leaves the closing to an executor that may be unwinding and never comes to it.
+            let event = file.as_raw_fd();
+            mem::forget(file);
+            // SAFETY: the file owned the descriptor and is forgotten.
+            drop(unsafe { OwnedFd::from_raw_fd(event) });
+        }
     }
 }
 
@@ -660,6 +696,14 @@ fn allocate(layout: Layout) -> NonNull<u8> {
     NonNull::new(at).unwrap_or_else(|| handle_alloc_error(layout))
 }
 
+fn receive_provided(socket: RawFd, at_most: usize) -> squeue::Entry {
+    let len = at_most.min(PROVIDED_SIZE) as u32;
+    opcode::Recv::new(Fd(socket), std::ptr::null_mut(), len)
+        .buf_group(Provided::GROUP)
+        .build()
+        .flags(squeue::Flags::BUFFER_SELECT)
+}
+
 /// The call may be made again.
 fn is_passing(error: &io::Error) -> bool {
     matches!(
@@ -673,7 +717,7 @@ fn check(result: i32) -> io::Result<u32> {
 }
 
 /// A descriptor that becomes readable when 8 bytes are written to it.
-pub(crate) fn event_fd() -> io::Result<OwnedFd> {
+fn event_fd() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer; the result is checked.
     let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
     if fd < 0 {
