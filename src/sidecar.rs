@@ -58,9 +58,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let logs = Logs::open(&plan.logs).map_err(Failure::Machine)?;
     let listeners = bind(&plan)?;
     match choose(arguments.runtime)? {
-        Chosen::Uring => {
-            serve::<tokio_shards::Tokio>(&arguments.config, plan, listeners, logs, signals)
-        }
+        Chosen::Uring => serve::<uring::Uring>(&arguments.config, plan, listeners, logs, signals),
         Chosen::Tokio => {
             serve::<tokio_shards::Tokio>(&arguments.config, plan, listeners, logs, signals)
         }
@@ -73,7 +71,7 @@ enum Chosen {
 }
 
 fn choose(wanted: Runtime) -> Result<Chosen, Failure> {
-    match (wanted, Err::<(), _>("not yet")) {
+    match (wanted, meshward_glommio::available()) {
         (Runtime::Tokio, _) => Ok(Chosen::Tokio),
         (Runtime::Uring | Runtime::Auto, Ok(())) => Ok(Chosen::Uring),
         (Runtime::Uring, Err(why)) => Err(Failure::Machine(format!(
@@ -345,3 +343,4 @@ macro_rules! shards {
 }
 
 shards!(tokio_shards, Tokio, meshward_tokio, "tokio");
+shards!(uring, Uring, meshward_glommio, "io_uring");
