@@ -33,11 +33,11 @@ def drained(proxy: mw.Proxy) -> list[object]:
     return list(iter(proxy.poll_action, None))
 
 
-def ready_proxy(policies: str = STRICT_MESH, mode: None = None) -> mw.Proxy:
+def ready_proxy(policies: str = STRICT_MESH) -> mw.Proxy:
     proxy = new_proxy()
     proxy.handle(Ca(unix_ms=WALL_MS).issue(SERVER, unix_ms=WALL_MS), at(0))
     assert drained(proxy) == []
-    assert proxy.configure(policies, mode, 8080, "127.0.0.1:9000", now=at(0)) == []
+    assert proxy.configure(policies, None, 8080, "127.0.0.1:9000", now=at(0)) == []
     assert drained(proxy) == []
     return proxy
 
