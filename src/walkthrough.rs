@@ -135,7 +135,8 @@ fn show_heading(heading: &[String]) {
         println!();
     }
     for line in heading {
-        anstream::println!("{BOLD}# {line}{PLAIN}");
+        let words = format!("# {line}");
+        anstream::println!("{BOLD}{}{PLAIN}", words.trim_end());
     }
 }
 
@@ -185,7 +186,7 @@ fn show_difference(expected: &Expected, outcome: &Outcome) {
             ChangeTag::Insert => ('+', GREEN),
             ChangeTag::Equal => (' ', PLAIN),
         };
-        let line = change.value().trim_end_matches('\n');
+        let line = change.value().trim_end_matches('\n').replace('\r', "\\r");
         // A string takes whatever is written to it.
         let _ = writeln!(shown, "{colour}{mark} {line}{PLAIN}");
     }

@@ -27,6 +27,8 @@ const OPEN: &str = "{{re:";
 const CLOSE: &str = "}}";
 /// An empty line of output; a bare one ends the step.
 const EMPTY: &str = "{{re:}}";
+/// A carriage return before the end of a line, which an editor would not keep.
+const RETURN: &str = "{{re:\\r}}";
 
 #[derive(Debug)]
 pub(super) struct Script {
@@ -86,6 +88,13 @@ impl Script {
         while let Some(line) = lines.get(i) {
             let number = i + 1;
             if line.trim().is_empty() {
+                // Paragraphs of a heading stay apart.
+                if heading
+                    .last()
+                    .is_some_and(|words: &String| !words.is_empty())
+                {
+                    heading.push(String::new());
+                }
                 i += 1;
                 continue;
             }
@@ -103,6 +112,7 @@ impl Script {
             } else {
                 command(&lines, &mut i)?
             };
+            while heading.pop_if(|words| words.is_empty()).is_some() {}
             steps.push(Step {
                 line: number,
                 heading: std::mem::take(&mut heading),
@@ -245,7 +255,7 @@ impl Expected {
     /// What was expected, with the lines of `output` in place of patterns that fit them: what is left to differ.
     pub(super) fn seen_by(&self, output: &str) -> String {
         let mut text = String::new();
-        let mut rest: Vec<&str> = output.lines().collect();
+        let mut rest: Vec<&str> = output.split_terminator('\n').collect();
         for line in &self.lines {
             let found = fitting(line, &rest);
             match found.and_then(|at| rest.get(at).map(|l| (at, *l))) {
@@ -265,7 +275,7 @@ impl Expected {
     pub(super) fn follow(&self, output: &str, exit: i32) -> String {
         let mut kept: &[String] = &self.lines;
         let mut text = String::new();
-        for line in output.lines() {
+        for line in output.split_terminator('\n') {
             let found = kept
                 .iter()
                 .position(|k| pattern_of(k).is_ok_and(|p| p.is_match(line)));
@@ -275,7 +285,10 @@ impl Expected {
                     kept = after;
                 }
                 _ if line.is_empty() => text.push_str(EMPTY),
-                _ => text.push_str(line),
+                _ => match line.strip_suffix('\r') {
+                    Some(line) => text.extend([line, RETURN]),
+                    None => text.push_str(line),
+                },
             }
             text.push('\n');
         }

@@ -89,7 +89,7 @@ impl Stage {
 
     /// Runs `command` to its end, which is when it has ended and nobody holds its output any more.
     pub(super) fn run(
-        &self,
+        &mut self,
         command: &str,
         waiting: fn(Option<Duration>),
     ) -> Result<Outcome, Failure> {
@@ -113,10 +113,17 @@ impl Stage {
         });
         let began = Instant::now();
         let mut status = None;
+        // Apart from `self`, so that `wait` may borrow both.
+        let mut beside = std::mem::take(&mut self.beside);
         let waited = self.wait(began, waiting, || {
+            // What ran beside and has ended is reaped at once, so that a command that waits for its end sees it.
+            for beside in &mut beside {
+                let _ = beside.child.try_wait();
+            }
             status = status.or(child.try_wait().map_err(failed)?);
             Ok((status.is_some() && reading.is_finished()).then_some(()))
         });
+        self.beside = beside;
         if !matches!(waited, Ok(Some(()))) {
             // Not reaped yet, or held by a process of its group that outlived it: the id is nobody else's.
             kill(&child, Signal::KILL);

@@ -98,11 +98,11 @@ fn rewriting_keeps_patterns_that_still_fit_and_everything_but_outputs() {
     let Action::Run { expected, .. } = &steps[0].action else {
         panic!("{steps:?}")
     };
-    let output = expected.follow("at 12\n\nnew\n", 0);
+    let output = expected.follow("at 12\n\nnew\r\n", 0);
     let new = rewrite(text, &[(expected, output)]);
     assert_eq!(
         new,
-        "# t\na\n----\nat {{re:\\d+}}\n{{re:}}\nnew\n\nb\n----\nkeep\n"
+        "# t\na\n----\nat {{re:\\d+}}\n{{re:}}\nnew{{re:\\r}}\n\nb\n----\nkeep\n"
     );
 }
 
