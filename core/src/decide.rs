@@ -38,7 +38,8 @@ pub struct Denial {
 pub enum Verdict<'a> {
     /// Goes on with this path, query included.
     Allow(Permit, Cow<'a, [u8]>),
-    Deny(Denial),
+    /// Refused; with the path that was judged.
+    Deny(Denial, Cow<'a, [u8]>),
 }
 
 /// Who calls, as the connection knows it.
@@ -70,7 +71,7 @@ pub fn inbound_request<'a>(
 ) -> Verdict<'a> {
     let path = match normalized(request.path, port.normalization) {
         Ok(path) => path,
-        Err(denial) => return Verdict::Deny(denial),
+        Err(denial) => return Verdict::Deny(denial, request.path.into()),
     };
     let decision = evaluate(
         &port.http,
@@ -91,7 +92,15 @@ pub fn inbound_request<'a>(
     match decision {
         Decision::Allowed { .. } => Verdict::Allow(Permit { _private: () }, path),
         Decision::Denied { .. } => {
-            Verdict::Deny(Denial { status: 403, body: "RBAC: access denied", details: decision.denial_details().unwrap_or_default() })
+            let details = decision.denial_details().unwrap_or_default();
+            Verdict::Deny(
+                Denial {
+                    status: 403,
+                    body: "RBAC: access denied",
+                    details,
+                },
+                path,
+            )
         }
     }
 }
@@ -101,7 +110,7 @@ pub fn inbound_request<'a>(
 pub fn outbound_request<'a>(port: &OutboundPort, path: &'a [u8]) -> Verdict<'a> {
     match normalized(path, port.normalization) {
         Ok(path) => Verdict::Allow(Permit { _private: () }, path),
-        Err(denial) => Verdict::Deny(denial),
+        Err(denial) => Verdict::Deny(denial, path.into()),
     }
 }
 
@@ -136,7 +145,11 @@ pub fn inbound_connection(
     );
     match decision {
         Decision::Allowed { .. } => Ok(Permit { _private: () }),
-        Decision::Denied { .. } => Err(Denial { status: 0, body: "", details: decision.denial_details().unwrap_or_default() }),
+        Decision::Denied { .. } => Err(Denial {
+            status: 0,
+            body: "",
+            details: decision.denial_details().unwrap_or_default(),
+        }),
     }
 }
 

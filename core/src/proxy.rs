@@ -110,6 +110,7 @@ struct Shared {
     fields: FieldTable,
     /// Scratch of the head that is being written.
     head: Vec<u8>,
+    date: rewrite::Date,
     rng: Rng,
     stats: Stats,
     now: Now,
@@ -133,6 +134,7 @@ impl Proxy {
                 actions: VecDeque::new(),
                 fields: FieldTable::default(),
                 head: Vec::new(),
+                date: rewrite::Date::default(),
                 rng: Rng::new(seed, Purpose::RequestId),
                 stats: Stats::default(),
                 now,
@@ -152,8 +154,14 @@ impl Proxy {
 
     /// What the machine is waiting for, a line for each link.
     pub fn pending(&self) -> Vec<String> {
-        let downstreams = self.downstreams.iter().map(|(_, _, d)| format!("{:?} {}", d.io.id, d.waits_for()));
-        let upstreams = self.upstreams.iter().map(|(_, _, u)| format!("{:?} {}", u.io.id, u.waits_for()));
+        let downstreams = self
+            .downstreams
+            .iter()
+            .map(|(_, _, d)| format!("{:?} {}", d.io.id, d.waits_for()));
+        let upstreams = self
+            .upstreams
+            .iter()
+            .map(|(_, _, u)| format!("{:?} {}", u.io.id, u.waits_for()));
         downstreams.chain(upstreams).collect()
     }
 
@@ -181,7 +189,11 @@ impl Proxy {
 
     fn on_time(&mut self) {
         let now = self.shared.now.at;
-        if self.shared.drain.is_some_and(|end| end <= now && self.links() > 0) {
+        if self
+            .shared
+            .drain
+            .is_some_and(|end| end <= now && self.links() > 0)
+        {
             self.end_drain();
         }
         while let Some(id) = self.shared.timers.pop(now) {
@@ -235,7 +247,10 @@ impl Machine for Proxy {
 
     fn handle(&mut self, input: Input, now: Now) {
         assert!(now.at >= self.shared.now.at, "time runs forward");
-        assert!(self.shared.actions.is_empty(), "the driver drains between inputs");
+        assert!(
+            self.shared.actions.is_empty(),
+            "the driver drains between inputs"
+        );
         if now.wall != self.shared.now.wall {
             self.shared.world.wall.set(now.wall);
         }
@@ -263,7 +278,10 @@ impl Machine for Proxy {
             .shared
             .drain
             .filter(|end| *end > self.shared.now.at && self.links() > 0)
-            .map(|at| Deadline { at, why: "drain grace" });
+            .map(|at| Deadline {
+                at,
+                why: "drain grace",
+            });
         match (self.shared.timers.next(), drain) {
             (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
             (a, b) => a.or(b),

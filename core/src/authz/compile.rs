@@ -2,7 +2,9 @@
 
 use super::evaluate::Engine;
 use super::id::PolicyId;
-use super::matcher::{self, BadPattern, Namespace, Path, ServiceAccount, Text, TrustDomain};
+use super::matcher::{
+    self, BadPattern, Blocks, Namespace, Path, ServiceAccount, Text, Texts, TrustDomain,
+};
 use super::rule::{Alternative, Clause, Patterns, Rule};
 use super::trust_domain::{expand_principals, expand_trust_domains};
 use crate::api::authorization_policy::{self as api, Action, AuthorizationPolicy};
@@ -209,9 +211,8 @@ impl Draft {
         for (written, negated) in both(&source.principals, &source.not_principals) {
             self.field(written, negated, |written| {
                 let texts = expand_principals(trust_domains, written);
-                Ok(Patterns::Principals(
-                    texts.iter().map(|text| Text::of_value(text)).collect(),
-                ))
+                let texts = texts.iter().map(|text| Text::of_value(text));
+                Ok(Patterns::Principals(Texts::new(texts)))
             });
         }
         for (written, negated) in both(&source.namespaces, &source.not_namespaces) {
@@ -236,12 +237,12 @@ impl Draft {
         }
         for (written, negated) in both(&source.ip_blocks, &source.not_ip_blocks) {
             self.field(written, negated, |written| {
-                each(written, matcher::ip_block).map(Patterns::IpBlocks)
+                ip_blocks(written).map(Patterns::IpBlocks)
             });
         }
         for (written, negated) in both(&source.remote_ip_blocks, &source.not_remote_ip_blocks) {
             self.field(written, negated, |written| {
-                each(written, matcher::ip_block).map(Patterns::RemoteIpBlocks)
+                ip_blocks(written).map(Patterns::RemoteIpBlocks)
             });
         }
         for (written, name) in [
@@ -259,23 +260,23 @@ impl Draft {
         let both = |positive, negative| [(positive, false), (negative, true)];
         for (written, negated) in both(&operation.ports, &operation.not_ports) {
             self.field(written, negated, |written| {
-                each(written, matcher::port).map(Patterns::Ports)
+                let mut ports = each(written, matcher::port)?;
+                ports.sort_unstable();
+                Ok(Patterns::Ports(ports))
             });
         }
         for (written, negated) in both(&operation.methods, &operation.not_methods) {
             self.http_field(written, negated, "methods", |written| {
-                Ok(Patterns::Methods(header_texts(written)))
+                Ok(Patterns::Methods(Texts::new(header_texts(written))))
             });
         }
         for (written, negated) in both(&operation.hosts, &operation.not_hosts) {
             self.http_field(written, negated, "hosts", |written| {
-                Ok(Patterns::Hosts(header_texts(written)))
+                Ok(Patterns::Hosts(Texts::in_any_case(header_texts(written))))
             });
         }
         for (written, negated) in both(&operation.paths, &operation.not_paths) {
-            self.http_field(written, negated, "paths", |written| {
-                each(written, Path::parse).map(Patterns::Paths)
-            });
+            self.http_field(written, negated, "paths", paths);
         }
         self.alternative()
     }
@@ -330,8 +331,23 @@ impl Draft {
     }
 }
 
-fn header_texts(written: &[String]) -> Vec<Text> {
-    written.iter().map(|text| Text::of_header(text)).collect()
+fn header_texts(written: &[String]) -> impl Iterator<Item = Text> {
+    written.iter().map(|text| Text::of_header(text))
+}
+
+fn ip_blocks(written: &[String]) -> Result<Blocks, BadPattern> {
+    each(written, matcher::ip_block).map(|blocks| Blocks::new(&blocks))
+}
+
+fn paths(written: &[String]) -> Result<Patterns, BadPattern> {
+    let (mut texts, mut templates) = (Vec::new(), Vec::new());
+    for path in each(written, Path::parse)? {
+        match path {
+            Path::Text(text) => texts.push(text),
+            Path::Template(template) => templates.push(template),
+        }
+    }
+    Ok(Patterns::Paths(Texts::new(texts), templates))
 }
 
 fn each<T>(

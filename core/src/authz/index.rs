@@ -4,9 +4,12 @@
 //! A rule that demands no such value is always asked. What is found is a superset of what matches: the index never decides.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use super::attributes::Attributes;
-use super::matcher::{Path, Text};
+use super::matcher::{Text, Texts, compare_any_case};
 use super::rule::{Alternative, Clause, Patterns, Rule};
 
 /// The rules of one engine by what they demand. Lists hold positions of rules, ascending.
@@ -18,6 +21,8 @@ pub(super) struct Index {
     methods: Table,
     ports: Vec<(u16, Vec<u32>)>,
     paths: Paths,
+    source_blocks: Networks,
+    remote_blocks: Networks,
     /// Rules that demand nothing that can be looked up.
     rest: Vec<u32>,
 }
@@ -31,7 +36,10 @@ enum Key<'r> {
     PathPrefix(&'r [u8]),
     /// A segment after a segment `ns` of the principal.
     Namespace(&'r str),
+    /// In lower case.
     Host(&'r [u8]),
+    SourceBlock(IpNet),
+    RemoteBlock(IpNet),
     Port(u16),
     Method(&'r [u8]),
 }
@@ -75,28 +83,23 @@ impl Index {
     }
 
     fn file(&mut self, filed: BTreeMap<Key<'_>, Vec<u32>>) {
-        let mut hosts: BTreeMap<Vec<u8>, Vec<u32>> = BTreeMap::new();
         let mut paths: BTreeMap<&[u8], PathLists> = BTreeMap::new();
         for (key, list) in filed {
             match key {
                 Key::Principal(text) => self.principals.push(text, list),
                 Key::Namespace(text) => self.namespaces.push(text.as_bytes(), list),
+                Key::Host(text) => self.hosts.push(text, list),
                 Key::Method(text) => self.methods.push(text, list),
                 Key::Port(port) => self.ports.push((port, list)),
                 Key::Path(text) => paths.entry(text).or_default().exact = list,
                 Key::PathPrefix(text) => paths.entry(text).or_default().prefix = list,
-                Key::Host(text) => {
-                    let lists = hosts.entry(text.to_ascii_lowercase()).or_default();
-                    lists.extend(list);
-                }
+                Key::SourceBlock(block) => self.source_blocks.push(block, list),
+                Key::RemoteBlock(block) => self.remote_blocks.push(block, list),
             }
         }
-        for (host, mut list) in hosts {
-            list.sort_unstable();
-            list.dedup();
-            self.hosts.push(&host, list);
+        for (text, lists) in paths {
+            self.paths.push(text, lists);
         }
-        self.paths = Paths::new(paths);
     }
 
     /// Gives `visit` lists of rules that hold, taken together, every rule that matches these attributes. A rule may stand
@@ -130,6 +133,10 @@ impl Index {
                 visit(self.methods.get(http.method.as_bytes()));
             }
         }
+        self.source_blocks
+            .candidates(attributes.source_ip, &mut visit);
+        self.remote_blocks
+            .candidates(attributes.remote_ip, &mut visit);
         let port = attributes.destination_port;
         if let Ok(at) = self.ports.binary_search_by_key(&port, |(port, _)| *port) {
             visit(&self.ports[at].1);
@@ -198,31 +205,41 @@ impl Clause {
                     .map(|account| Key::Namespace(account.segment()))
                     .collect(),
             ),
-            Patterns::Paths(paths) => paths.iter().map(path_key).collect(),
-            Patterns::TrustDomains(_) | Patterns::IpBlocks(_) | Patterns::RemoteIpBlocks(_) => None,
+            Patterns::Paths(texts, templates) => {
+                let (exact, more) = texts.parts();
+                let exact = exact.iter().map(|text| Some(Key::Path(text)));
+                let more = more.iter().map(|text| match text {
+                    Text::Prefix(prefix) => prefix_key(prefix),
+                    Text::NonEmpty | Text::Present | Text::Exact(_) | Text::Suffix(_) => None,
+                });
+                let templates = templates.iter();
+                let templates = templates.map(|template| prefix_key(template.literal_prefix()));
+                exact.chain(more).chain(templates).collect()
+            }
+            Patterns::IpBlocks(blocks) => networks(blocks.as_slice(), Key::SourceBlock),
+            Patterns::RemoteIpBlocks(blocks) => networks(blocks.as_slice(), Key::RemoteBlock),
+            Patterns::TrustDomains(_) => None,
         }
     }
 }
 
-fn exact<'r>(texts: &'r [Text], key: fn(&'r [u8]) -> Key<'r>) -> Option<Vec<Key<'r>>> {
-    texts
-        .iter()
-        .map(|text| match text {
-            Text::Exact(text) => Some(key(text)),
-            Text::NonEmpty | Text::Present | Text::Prefix(_) | Text::Suffix(_) => None,
-        })
-        .collect()
+fn exact<'r>(texts: &'r Texts, key: fn(&'r [u8]) -> Key<'r>) -> Option<Vec<Key<'r>>> {
+    let (exact, more) = texts.parts();
+    let keys = exact.iter().map(|text| key(text));
+    more.is_empty().then(|| keys.collect())
 }
 
-fn path_key(path: &Path) -> Option<Key<'_>> {
-    let prefix = match path {
-        Path::Text(Text::Exact(text)) => return Some(Key::Path(text)),
-        Path::Text(Text::Prefix(prefix)) => prefix,
-        Path::Template(template) => template.literal_prefix(),
-        Path::Text(Text::NonEmpty | Text::Present | Text::Suffix(_)) => return None,
-    };
-    // Every path has the first slash; to look for it finds nothing out.
+/// Every path has the first slash; to look for it finds nothing out.
+fn prefix_key(prefix: &[u8]) -> Option<Key<'_>> {
     (prefix.len() > 1).then_some(Key::PathPrefix(prefix))
+}
+
+fn networks<'r>(blocks: &[IpNet], key: fn(IpNet) -> Key<'r>) -> Option<Vec<Key<'r>>> {
+    let keys = blocks.iter().map(|block| {
+        let narrows = block.prefix_len() > 0;
+        narrows.then(|| key(*block))
+    });
+    keys.collect()
 }
 
 /// Texts, ascending, each with its rules. All texts lie in one piece of memory.
@@ -285,8 +302,7 @@ impl Table {
 
     /// As `get`, for texts that were lowered before they were filed.
     fn get_any_case(&self, text: &[u8]) -> &[u32] {
-        let lowered = || text.iter().map(u8::to_ascii_lowercase);
-        let at = self.partition(|other| other.iter().copied().lt(lowered()));
+        let at = self.partition(|other| compare_any_case(other, text).is_lt());
         if at < self.entries.len() && self.text(at).eq_ignore_ascii_case(text) {
             &self.entries[at].list
         } else {
@@ -295,18 +311,56 @@ impl Table {
     }
 }
 
+/// Keys of which some begin others, ascending: the rules of each, and the longest other key that begins it.
+///
+/// The keys that begin a value are then the greatest key that does not exceed it, or those that begin that one.
+#[derive(Debug, Default)]
+struct Nested {
+    lists: Vec<Vec<u32>>,
+    parents: Vec<Option<usize>>,
+}
+
+impl Nested {
+    /// `begins`: whether the key at this position begins the one that is added.
+    fn push(&mut self, list: Vec<u32>, begins: impl Fn(usize) -> bool) {
+        let last = self.parents.len().checked_sub(1);
+        self.parents.push(self.nearest(last, begins));
+        self.lists.push(list);
+    }
+
+    /// Of the key at `at` and those that begin it, the longest for which `begins` holds.
+    fn nearest(&self, mut at: Option<usize>, begins: impl Fn(usize) -> bool) -> Option<usize> {
+        while let Some(key) = at {
+            if begins(key) {
+                break;
+            }
+            at = self.parents[key];
+        }
+        at
+    }
+
+    /// Visits the rules of all keys that begin a value, given the greatest that does not exceed it.
+    fn candidates<'i>(
+        &'i self,
+        greatest: Option<usize>,
+        begins: impl Fn(usize) -> bool,
+        visit: &mut impl FnMut(&'i [u32]),
+    ) {
+        let mut at = self.nearest(greatest, begins);
+        while let Some(key) = at {
+            visit(&self.lists[key]);
+            at = self.parents[key];
+        }
+    }
+}
+
 /// Exact paths and prefixes in one table, so that one search finds both.
 #[derive(Debug, Default)]
 struct Paths {
+    /// With the rules that demand exactly the text.
     texts: Table,
-    /// Per text of the table, the rules that have it for a prefix, and the longest other text that begins it.
-    prefixes: Vec<Prefix>,
-}
-
-#[derive(Debug)]
-struct Prefix {
-    list: Vec<u32>,
-    parent: Option<usize>,
+    /// With the rules for which it is a prefix.
+    prefixes: Nested,
 }
 
 #[derive(Debug, Default)]
@@ -316,41 +370,45 @@ struct PathLists {
 }
 
 impl Paths {
-    fn new(lists: BTreeMap<&[u8], PathLists>) -> Self {
-        let mut paths = Self::default();
-        let mut open: Vec<usize> = Vec::new();
-        for (at, (text, PathLists { exact, prefix })) in lists.into_iter().enumerate() {
-            while open
-                .last()
-                .is_some_and(|last| !text.starts_with(paths.texts.text(*last)))
-            {
-                open.pop();
-            }
-            paths.texts.push(text, exact);
-            paths.prefixes.push(Prefix {
-                list: prefix,
-                parent: open.last().copied(),
-            });
-            open.push(at);
-        }
-        paths
+    /// `text` must be greater than all before it.
+    fn push(&mut self, text: &[u8], PathLists { exact, prefix }: PathLists) {
+        self.prefixes
+            .push(prefix, |at| text.starts_with(self.texts.text(at)));
+        self.texts.push(text, exact);
     }
 
     fn candidates<'i>(&'i self, path: &[u8], visit: &mut impl FnMut(&'i [u32])) {
-        let Some(nearest) = self.texts.partition(|other| other <= path).checked_sub(1) else {
-            return;
-        };
-        if self.texts.text(nearest) == path {
-            visit(&self.texts.entries[nearest].list);
+        let greatest = self.texts.partition(|other| other <= path).checked_sub(1);
+        if let Some(at) = greatest
+            && self.texts.text(at) == path
+        {
+            visit(&self.texts.entries[at].list);
         }
-        // The texts that begin `path` are the greatest text that does not exceed it, or what begins that.
-        let mut at = Some(nearest);
-        while let Some(text) = at {
-            if path.starts_with(self.texts.text(text)) {
-                visit(&self.prefixes[text].list);
-            }
-            at = self.prefixes[text].parent;
-        }
+        let begins = |at| path.starts_with(self.texts.text(at));
+        self.prefixes.candidates(greatest, begins, visit);
+    }
+}
+
+/// Networks, ascending, so that a wider one stands before those in it.
+#[derive(Debug, Default)]
+struct Networks {
+    blocks: Vec<IpNet>,
+    nested: Nested,
+}
+
+impl Networks {
+    /// `block` must be greater than all before it.
+    fn push(&mut self, block: IpNet, list: Vec<u32>) {
+        self.nested
+            .push(list, |at| self.blocks[at].contains(&block));
+        self.blocks.push(block);
+    }
+
+    fn candidates<'i>(&'i self, ip: IpAddr, visit: &mut impl FnMut(&'i [u32])) {
+        let address = IpNet::from(ip);
+        let behind = self.blocks.partition_point(|block| *block <= address);
+        let begins = |at: usize| self.blocks[at].contains(&ip);
+        self.nested.candidates(behind.checked_sub(1), begins, visit);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who may do what: authorization policies, compiled and evaluated (S-110 to S-163).
 //!
-//! [`compile`](compile::compile) turns the policies of one workload into [`RuleSets`], once per layer; [`evaluate`]
+//! [`compile`](compile::compile) turns the policies of one workload into [`RuleSets`], once per layer; [`evaluate()`]
 //! answers one request or connection. Both are pure: no links, no clock, no TLS. There is one evaluator; who wants to know
 //! why gives it a [`Listener`], and [`explain`] is the one that remembers everything.
 //!

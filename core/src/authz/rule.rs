@@ -1,13 +1,10 @@
 //! The compiled form of one rule, and what it says of a request (S-114, S-115).
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
-
 use super::attributes::Attributes;
 use super::id::PolicyId;
 use super::listener::{Actual, Comparison, Field, Listener, Part};
-use super::matcher::{Namespace, Path, ServiceAccount, Text, TrustDomain};
+use super::matcher::{Blocks, Namespace, ServiceAccount, Texts, TrustDomain};
+use super::template::Template;
 
 /// Any of `sources` (or none given) and any of `operations` (or none given).
 #[derive(Debug)]
@@ -36,16 +33,17 @@ pub(super) struct Clause {
 
 #[derive(Debug)]
 pub(super) enum Patterns {
-    Principals(Vec<Text>),
+    Principals(Texts),
     Namespaces(Vec<Namespace>),
     ServiceAccounts(Vec<ServiceAccount>),
     TrustDomains(Vec<TrustDomain>),
-    IpBlocks(Vec<IpNet>),
-    RemoteIpBlocks(Vec<IpNet>),
-    Hosts(Vec<Text>),
+    IpBlocks(Blocks),
+    RemoteIpBlocks(Blocks),
+    Hosts(Texts),
+    /// Ascending.
     Ports(Vec<u16>),
-    Methods(Vec<Text>),
-    Paths(Vec<Path>),
+    Methods(Texts),
+    Paths(Texts, Vec<Template>),
 }
 
 impl Rule {
@@ -123,7 +121,7 @@ impl Patterns {
         match self {
             Self::Principals(texts) => attributes
                 .principal
-                .is_some_and(|principal| texts.iter().any(|t| t.matches(principal.as_bytes()))),
+                .is_some_and(|principal| texts.matches(principal.as_bytes())),
             Self::Namespaces(namespaces) => attributes
                 .principal
                 .is_some_and(|principal| namespaces.iter().any(|n| n.matches(principal))),
@@ -133,18 +131,15 @@ impl Patterns {
             Self::TrustDomains(domains) => attributes
                 .principal
                 .is_some_and(|principal| domains.iter().any(|d| d.matches(principal))),
-            Self::IpBlocks(blocks) => holds(blocks, attributes.source_ip),
-            Self::RemoteIpBlocks(blocks) => holds(blocks, attributes.remote_ip),
-            Self::Hosts(texts) => {
-                http.is_some_and(|http| texts.iter().any(|t| t.matches_any_case(http.authority)))
-            }
-            Self::Ports(ports) => ports.contains(&attributes.destination_port),
-            Self::Methods(texts) => {
-                http.is_some_and(|http| texts.iter().any(|t| t.matches(http.method.as_bytes())))
-            }
-            Self::Paths(paths) => {
-                http.is_some_and(|http| paths.iter().any(|p| p.matches(http.path)))
-            }
+            Self::IpBlocks(blocks) => blocks.hold(attributes.source_ip),
+            Self::RemoteIpBlocks(blocks) => blocks.hold(attributes.remote_ip),
+            Self::Hosts(texts) => http.is_some_and(|http| texts.matches_any_case(http.authority)),
+            Self::Ports(ports) => ports.binary_search(&attributes.destination_port).is_ok(),
+            Self::Methods(texts) => http.is_some_and(|http| texts.matches(http.method.as_bytes())),
+            Self::Paths(texts, templates) => http.is_some_and(|http| {
+                texts.matches(http.path)
+                    || templates.iter().any(|template| template.matches(http.path))
+            }),
         }
     }
 
@@ -164,7 +159,7 @@ impl Patterns {
             Self::Methods(_) => {
                 http.map_or(Actual::Absent, |http| Actual::Bytes(http.method.as_bytes()))
             }
-            Self::Paths(_) => http.map_or(Actual::Absent, |http| Actual::Bytes(http.path)),
+            Self::Paths(..) => http.map_or(Actual::Absent, |http| Actual::Bytes(http.path)),
         }
     }
 
@@ -179,11 +174,7 @@ impl Patterns {
             Self::Hosts(_) => Field::Hosts,
             Self::Ports(_) => Field::Ports,
             Self::Methods(_) => Field::Methods,
-            Self::Paths(_) => Field::Paths,
+            Self::Paths(..) => Field::Paths,
         }
     }
-}
-
-fn holds(blocks: &[IpNet], ip: IpAddr) -> bool {
-    blocks.iter().any(|block| block.contains(&ip))
 }

@@ -64,7 +64,12 @@ impl Facts {
 
 impl Proxy {
     pub(super) fn on_downstream(&mut self, id: LinkId, event: LinkEvent) {
-        if let LinkEvent::Accepted { entry, peer, original_dst } = event {
+        if let LinkEvent::Accepted {
+            entry,
+            peer,
+            original_dst,
+        } = event
+        {
             return self.on_accepted(id, entry, peer, original_dst);
         }
         let Some(d) = self.downstreams.get_mut(id) else {
@@ -99,34 +104,59 @@ impl Proxy {
         }
     }
 
-    fn on_accepted(&mut self, id: LinkId, entry: Entry, peer: SocketAddr, original_dst: SocketAddr) {
+    fn on_accepted(
+        &mut self,
+        id: LinkId,
+        entry: Entry,
+        peer: SocketAddr,
+        original_dst: SocketAddr,
+    ) {
         let route = match entry {
             Entry::Inbound => Route::Inbound(original_dst.port()),
             Entry::Outbound => Route::Outbound(original_dst),
         };
-        let facts = Facts { route, peer, original_dst, certificate: None, sni: None };
-        let d = Downstream { wire: Wire::Plain, io: Io::new(id), facts, stage: Stage::Sniffing(Buf::default()) };
+        let facts = Facts {
+            route,
+            peer,
+            original_dst,
+            certificate: None,
+            sni: None,
+        };
+        let d = Downstream {
+            wire: Wire::Plain,
+            io: Io::new(id),
+            facts,
+            stage: Stage::Sniffing(Buf::default()),
+        };
         if !self.downstreams.insert_at(id, Box::new(d)) {
             self.shared.stats.stale += 1;
             return;
         }
         self.shared.stats.accepted += 1;
-        let Some(d) = self.downstreams.get_mut(id) else { return };
+        let Some(d) = self.downstreams.get_mut(id) else {
+            return;
+        };
         d.begin(&mut self.upstreams, &mut self.shared);
         d.settle(&mut self.upstreams, &mut self.shared);
     }
 
     pub(super) fn on_downstream_time(&mut self, id: LinkId) {
-        let Some(d) = self.downstreams.get_mut(id) else { return };
+        let Some(d) = self.downstreams.get_mut(id) else {
+            return;
+        };
         let shared = &mut self.shared;
-        let Some(due) = shared.timers.fire(&mut d.io.timer, id, shared.now.at) else { return };
+        let Some(due) = shared.timers.fire(&mut d.io.timer, id, shared.now.at) else {
+            return;
+        };
         d.on_time(due, &mut self.upstreams, shared);
         d.settle(&mut self.upstreams, shared);
     }
 
     /// A new snapshot: a link that the accept matrix would not take any more ends after what it is doing.
     pub(super) fn recheck(&mut self, id: LinkId) {
-        let Some(d) = self.downstreams.get_mut(id) else { return };
+        let Some(d) = self.downstreams.get_mut(id) else {
+            return;
+        };
         let still = match (self.shared.world.place(d.facts.route), &d.wire) {
             (None, _) => false,
             (Some(Place::Outbound(_)), _) => true,
@@ -140,7 +170,9 @@ impl Proxy {
 
     /// The link takes no further request; one without a request ends now.
     pub(super) fn drain_one(&mut self, id: LinkId) {
-        let Some(d) = self.downstreams.get_mut(id) else { return };
+        let Some(d) = self.downstreams.get_mut(id) else {
+            return;
+        };
         if let Stage::Http(http) = &mut d.stage {
             if http.take_no_more() {
                 d.finish();
@@ -168,9 +200,17 @@ impl Downstream {
                 let (span, why) = match (door.port.mode, door.port.detection_timeout) {
                     (Mode::Strict, _) => (limits::HANDSHAKE_TIMEOUT, "tls handshake"),
                     (Mode::Permissive | Mode::Disable, Some(timeout)) => (timeout, DETECTION),
-                    (Mode::Permissive | Mode::Disable, None) => (limits::IDLE_TIMEOUT, "first bytes"),
+                    (Mode::Permissive | Mode::Disable, None) => {
+                        (limits::IDLE_TIMEOUT, "first bytes")
+                    }
                 };
-                self.deadline(Some(Deadline { at: shared.now.at.after(span), why }), shared);
+                self.deadline(
+                    Some(Deadline {
+                        at: shared.now.at.after(span),
+                        why,
+                    }),
+                    shared,
+                );
             }
         }
     }
@@ -187,12 +227,16 @@ impl Downstream {
                 self.sniff(held, ups, shared);
             }
             Stage::Lingering => {}
-            Stage::Shaking(_) | Stage::Http(_) | Stage::Opaque(_) => self.open_wire(bytes, ups, shared),
+            Stage::Shaking(_) | Stage::Http(_) | Stage::Opaque(_) => {
+                self.open_wire(bytes, ups, shared)
+            }
         }
     }
 
     fn sniff(&mut self, held: Buf, ups: &mut Table<LinkId, Box<Upstream>>, shared: &mut Shared) {
-        let Some(Place::Inbound(door)) = shared.world.place(self.facts.route) else { return self.refuse(shared) };
+        let Some(Place::Inbound(door)) = shared.world.place(self.facts.route) else {
+            return self.refuse(shared);
+        };
         let sniffed = sniff(&held);
         let first = match &sniffed {
             Sniff::NeedMore => FirstBytes::NeedMore,
@@ -205,9 +249,20 @@ impl Downstream {
                     shared.stats.limited += 1;
                     return self.refuse(shared);
                 }
-                if self.io.timer.due().is_none_or(|due| due.why == "first bytes") {
+                if self
+                    .io
+                    .timer
+                    .due()
+                    .is_none_or(|due| due.why == "first bytes")
+                {
                     let at = shared.now.at.after(limits::HANDSHAKE_TIMEOUT);
-                    self.deadline(Some(Deadline { at, why: "first bytes" }), shared);
+                    self.deadline(
+                        Some(Deadline {
+                            at,
+                            why: "first bytes",
+                        }),
+                        shared,
+                    );
                 }
                 self.stage = Stage::Sniffing(held);
             }
@@ -220,15 +275,33 @@ impl Downstream {
                 self.open_wire(held, ups, shared);
             }
             chosen @ (Accept::TerminateHttp | Accept::TerminateTcp) => {
-                let chain = if chosen == Accept::TerminateHttp { ChainKind::Http } else { ChainKind::Tcp };
-                let Sniff::Hello(hello) = sniffed else { return self.refuse(shared) };
-                let session = shared.world.server.as_ref().and_then(|tls| Session::server(tls, chain, &hello).ok());
-                let Some(session) = session else { return self.refuse(shared) };
+                let chain = if chosen == Accept::TerminateHttp {
+                    ChainKind::Http
+                } else {
+                    ChainKind::Tcp
+                };
+                let Sniff::Hello(hello) = sniffed else {
+                    return self.refuse(shared);
+                };
+                let session = shared
+                    .world
+                    .server
+                    .as_ref()
+                    .and_then(|tls| Session::server(tls, chain, &hello).ok());
+                let Some(session) = session else {
+                    return self.refuse(shared);
+                };
                 self.facts.sni = hello.sni;
                 self.wire = Wire::Tls(Box::new(session));
                 self.stage = Stage::Shaking(chain);
                 let at = shared.now.at.after(limits::HANDSHAKE_TIMEOUT);
-                self.deadline(Some(Deadline { at, why: "tls handshake" }), shared);
+                self.deadline(
+                    Some(Deadline {
+                        at,
+                        why: "tls handshake",
+                    }),
+                    shared,
+                );
                 self.open_wire(held, ups, shared);
             }
             Accept::Reset => self.refuse(shared),
@@ -236,8 +309,18 @@ impl Downstream {
     }
 
     /// Bytes of the transport become plaintext, and plaintext finds its reader.
-    fn open_wire(&mut self, bytes: Buf, ups: &mut Table<LinkId, Box<Upstream>>, shared: &mut Shared) {
-        let Self { wire, io, facts, stage } = self;
+    fn open_wire(
+        &mut self,
+        bytes: Buf,
+        ups: &mut Table<LinkId, Box<Upstream>>,
+        shared: &mut Shared,
+    ) {
+        let Self {
+            wire,
+            io,
+            facts,
+            stage,
+        } = self;
         match wire {
             Wire::Plain => read_plaintext(&bytes, io, facts, stage, ups, shared),
             Wire::Tls(session) => {
@@ -259,7 +342,8 @@ impl Downstream {
                 });
                 io.put_sealed(sealed);
                 if result.is_err() {
-                    shared.stats.handshake_failures += u64::from(matches!(stage, Stage::Shaking(_)));
+                    shared.stats.handshake_failures +=
+                        u64::from(matches!(stage, Stage::Shaking(_)));
                     // The alert is on its way out; nothing of the peer is read any more.
                     self.abandon(ups, shared);
                     self.finish();
@@ -294,7 +378,9 @@ impl Downstream {
     }
 
     fn on_eof(&mut self, ups: &mut Table<LinkId, Box<Upstream>>, shared: &mut Shared) {
-        let Self { io, facts, stage, .. } = self;
+        let Self {
+            io, facts, stage, ..
+        } = self;
         match stage {
             Stage::Sniffing(_) | Stage::Shaking(_) => {
                 shared.stats.handshake_failures += u64::from(matches!(stage, Stage::Shaking(_)));
@@ -305,7 +391,12 @@ impl Downstream {
         }
     }
 
-    fn on_time(&mut self, due: Deadline, ups: &mut Table<LinkId, Box<Upstream>>, shared: &mut Shared) {
+    fn on_time(
+        &mut self,
+        due: Deadline,
+        ups: &mut Table<LinkId, Box<Upstream>>,
+        shared: &mut Shared,
+    ) {
         match &mut self.stage {
             Stage::Sniffing(held) if due.why == DETECTION => {
                 // S-27: who said nothing in time is taken for a server-first protocol in plain text.
@@ -387,7 +478,9 @@ impl Downstream {
             return;
         }
         match &mut self.stage {
-            Stage::Sniffing(_) | Stage::Shaking(_) => self.io.grant(limits::READ_HEAD, &mut shared.actions),
+            Stage::Sniffing(_) | Stage::Shaking(_) => {
+                self.io.grant(limits::READ_HEAD, &mut shared.actions)
+            }
             Stage::Lingering => {
                 if ending && self.io.timer.due().is_none_or(|d| d.why != "linger") {
                     let at = shared.now.at.after(limits::LINGER_TIMEOUT);
@@ -424,7 +517,10 @@ impl Downstream {
 
     pub(super) fn check(&self, ups: &Table<LinkId, Box<Upstream>>) {
         // A plaintext link has no identity (S-33).
-        assert!(matches!(self.wire, Wire::Tls(_)) || self.facts.certificate.is_none(), "identity comes from TLS alone");
+        assert!(
+            matches!(self.wire, Wire::Tls(_)) || self.facts.certificate.is_none(),
+            "identity comes from TLS alone"
+        );
         if self.io.is_reset() || self.io.has_eof() {
             return;
         }

@@ -16,7 +16,12 @@ use crate::telemetry::record::Flags;
 #[derive(Debug)]
 pub(super) enum Stage {
     /// An upstream link is being opened; what is to be sent waits here.
-    Connecting { right: Right, upstream: LinkId, attempt: u32, parked: Buf },
+    Connecting {
+        right: Right,
+        upstream: LinkId,
+        attempt: u32,
+        parked: Buf,
+    },
     /// Bytes flow.
     Forwarding { right: Right, upstream: LinkId },
     /// Answered, by the upstream or by ourselves; or refused.
@@ -34,7 +39,9 @@ pub(super) enum Right {
 impl Stage {
     pub(super) fn upstream(&self) -> Option<LinkId> {
         match self {
-            Self::Connecting { upstream, .. } | Self::Forwarding { upstream, .. } => Some(*upstream),
+            Self::Connecting { upstream, .. } | Self::Forwarding { upstream, .. } => {
+                Some(*upstream)
+            }
             Self::Answered => None,
         }
     }
@@ -68,7 +75,15 @@ impl Account {
                 ..Record::default()
             })
         });
-        Self { started: now, received: 0, sent: 0, forwarded_at: None, upstream: None, upstream_local: None, record }
+        Self {
+            started: now,
+            received: 0,
+            sent: 0,
+            forwarded_at: None,
+            upstream: None,
+            upstream_local: None,
+            record,
+        }
     }
 
     /// Lets `fill` write into the record, if one is wanted.
@@ -84,8 +99,11 @@ impl Account {
 
     /// The one place where records leave: the end of an exchange.
     pub(super) fn close(self, shared: &mut Shared) {
-        let Some(mut record) = self.record else { return };
-        record.duration_ns = u64::try_from(shared.now.at.since(self.started.at).as_nanos()).unwrap_or(u64::MAX);
+        let Some(mut record) = self.record else {
+            return;
+        };
+        record.duration_ns =
+            u64::try_from(shared.now.at.since(self.started.at).as_nanos()).unwrap_or(u64::MAX);
         record.bytes_received = self.received;
         record.bytes_sent = self.sent;
         record.upstream_host = self.upstream;

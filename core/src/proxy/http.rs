@@ -94,7 +94,11 @@ impl HttpSide {
             receiver: Receiver::requests(),
             parked: Buf::default(),
             exchange: None,
-            life: if shared.drain.is_some() { Life::Last } else { Life::KeptAlive },
+            life: if shared.drain.is_some() {
+                Life::Last
+            } else {
+                Life::KeptAlive
+            },
             waits: Waits::Unset,
         }
     }
@@ -117,11 +121,20 @@ impl HttpSide {
 
     /// A further request has to wait for the answer to the one under way.
     fn is_busy(&self) -> bool {
-        self.exchange.as_ref().is_some_and(|x| x.request == RequestBody::Done)
+        self.exchange
+            .as_ref()
+            .is_some_and(|x| x.request == RequestBody::Done)
     }
 
     /// Plaintext of the client.
-    pub(super) fn read(&mut self, bytes: &[u8], io: &mut Io, facts: &Facts, ups: &mut Upstreams, shared: &mut Shared) {
+    pub(super) fn read(
+        &mut self,
+        bytes: &[u8],
+        io: &mut Io,
+        facts: &Facts,
+        ups: &mut Upstreams,
+        shared: &mut Shared,
+    ) {
         if self.parked.is_empty() {
             let taken = self.take(bytes, io, facts, ups, shared);
             if let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
@@ -133,7 +146,13 @@ impl HttpSide {
     }
 
     /// Goes on with what was parked, as far as it goes.
-    fn read_parked(&mut self, io: &mut Io, facts: &Facts, ups: &mut Upstreams, shared: &mut Shared) {
+    fn read_parked(
+        &mut self,
+        io: &mut Io,
+        facts: &Facts,
+        ups: &mut Upstreams,
+        shared: &mut Shared,
+    ) {
         while !self.parked.is_empty() && !self.is_busy() && !io.is_full() {
             let mut parked = mem::take(&mut self.parked);
             let taken = self.take(&parked, io, facts, ups, shared);
@@ -157,7 +176,9 @@ impl HttpSide {
         let mut fields = mem::take(&mut shared.fields);
         let mut rest = bytes;
         while !self.is_busy() && self.life != Life::Over && !io.is_full() {
-            let Self { receiver, exchange, .. } = self;
+            let Self {
+                receiver, exchange, ..
+            } = self;
             let event = match receiver.next(&mut rest, &mut fields) {
                 Ok(Some(event)) => event,
                 Ok(None) => break,
@@ -168,7 +189,8 @@ impl HttpSide {
             };
             match event {
                 Event::Request(_, head) => {
-                    let (started, last) = begin(&head, self.life != Life::KeptAlive, io, facts, ups, shared);
+                    let (started, last) =
+                        begin(&head, self.life != Life::KeptAlive, io, facts, ups, shared);
                     *exchange = Some(started);
                     if last {
                         self.life = Life::Last;
@@ -192,7 +214,11 @@ impl HttpSide {
             }
         }
         shared.fields = fields;
-        let taken = if self.life == Life::Over { bytes.len() } else { bytes.len() - rest.len() };
+        let taken = if self.life == Life::Over {
+            bytes.len()
+        } else {
+            bytes.len() - rest.len()
+        };
         if let Some(u) = self.upstream().and_then(|id| ups.get_mut(id)) {
             u.flush(shared);
         }
@@ -216,7 +242,11 @@ impl HttpSide {
             }
             None => {
                 let place = shared.world.place(facts.route);
-                Box::new(Exchange::new(Account::new(facts, place.as_ref(), shared.now), RequestBody::Sized, ResponseTo::Other))
+                Box::new(Exchange::new(
+                    Account::new(facts, place.as_ref(), shared.now),
+                    RequestBody::Sized,
+                    ResponseTo::Other,
+                ))
             }
         };
         self.life = Life::Over;
@@ -248,7 +278,9 @@ impl HttpSide {
 
     /// The exchange under way is through: write its record and be ready for the next.
     fn complete(&mut self, shared: &mut Shared) {
-        let Some(x) = self.exchange.take() else { return };
+        let Some(x) = self.exchange.take() else {
+            return;
+        };
         x.account.close(shared);
         if self.life == Life::KeptAlive {
             self.receiver.resume();
@@ -284,25 +316,40 @@ impl HttpSide {
             x.drop_upstream(ups, shared);
             if x.response != Response::Done {
                 x.account.flag(Flags::DC);
-                x.account.note(|r| r.details = Some("downstream_remote_disconnect".into()));
+                x.account
+                    .note(|r| r.details = Some("downstream_remote_disconnect".into()));
             }
             x.account.close(shared);
         }
         self.life = Life::Over;
     }
 
-    pub(super) fn on_time(&mut self, io: &mut Io, facts: &Facts, ups: &mut Upstreams, shared: &mut Shared) {
+    pub(super) fn on_time(
+        &mut self,
+        io: &mut Io,
+        facts: &Facts,
+        ups: &mut Upstreams,
+        shared: &mut Shared,
+    ) {
         match self.waits {
             Waits::Head => {
                 let place = shared.world.place(facts.route);
                 let account = Account::new(facts, place.as_ref(), shared.now);
                 let mut x = Exchange::new(account, RequestBody::Sized, ResponseTo::Other);
-                x.reply(Local::new(408, "", "request_header_timeout", Flags::NONE), true, io, facts, shared);
+                x.reply(
+                    Local::new(408, "", "request_header_timeout", Flags::NONE),
+                    true,
+                    io,
+                    facts,
+                    shared,
+                );
                 x.account.close(shared);
                 self.life = Life::Over;
             }
             Waits::Body => {
-                let Some(mut x) = self.exchange.take() else { return };
+                let Some(mut x) = self.exchange.take() else {
+                    return;
+                };
                 x.drop_upstream(ups, shared);
                 if x.response == Response::Awaited {
                     let local = Local::new(408, "stream timeout", "stream_idle_timeout", Flags::SI);
@@ -321,7 +368,14 @@ impl HttpSide {
     pub(super) fn settle(&mut self, io: &mut Io, ups: &Upstreams, shared: &mut Shared) {
         if self.held_back_from(io, ups).is_none() {
             let body = self.exchange.is_some() && !self.is_busy();
-            io.grant(if body { limits::READ_BODY } else { limits::READ_HEAD }, &mut shared.actions);
+            io.grant(
+                if body {
+                    limits::READ_BODY
+                } else {
+                    limits::READ_HEAD
+                },
+                &mut shared.actions,
+            );
         }
         let waits = match &self.exchange {
             None if self.receiver.is_idle() => Waits::Idle,
@@ -334,19 +388,33 @@ impl HttpSide {
             let due = match waits {
                 Waits::Idle => Some((limits::IDLE_TIMEOUT, "next request")),
                 Waits::Head => Some((limits::HEAD_TIMEOUT, "request head")),
-                Waits::Body if self.exchange.as_ref().is_some_and(|x| x.request == RequestBody::Chunked) => {
+                Waits::Body
+                    if self
+                        .exchange
+                        .as_ref()
+                        .is_some_and(|x| x.request == RequestBody::Chunked) =>
+                {
                     Some((limits::STREAM_TIMEOUT, "request body"))
                 }
                 Waits::Body => Some((limits::BODY_TIMEOUT, "request body")),
                 Waits::Nothing | Waits::Unset => None,
             };
-            let due = due.map(|(span, why)| Deadline { at: shared.now.at.after(span), why });
+            let due = due.map(|(span, why)| Deadline {
+                at: shared.now.at.after(span),
+                why,
+            });
             shared.timers.set(&mut io.timer, io.id, due);
         }
     }
 
     /// Whether there is something to go on with that is already here.
-    pub(super) fn go_on(&mut self, io: &mut Io, facts: &Facts, ups: &mut Upstreams, shared: &mut Shared) {
+    pub(super) fn go_on(
+        &mut self,
+        io: &mut Io,
+        facts: &Facts,
+        ups: &mut Upstreams,
+        shared: &mut Shared,
+    ) {
         if self.life != Life::Over {
             self.read_parked(io, facts, ups, shared);
         }
@@ -359,9 +427,10 @@ impl HttpSide {
         }
         match &self.exchange.as_ref()?.stage {
             Stage::Connecting { .. } => Some("the upstream is being connected"),
-            Stage::Forwarding { upstream, .. } => {
-                ups.get(*upstream).filter(|u| u.io.is_full()).map(|_| "the upstream has to take what it got")
-            }
+            Stage::Forwarding { upstream, .. } => ups
+                .get(*upstream)
+                .filter(|u| u.io.is_full())
+                .map(|_| "the upstream has to take what it got"),
             Stage::Answered => None,
         }
     }
@@ -381,8 +450,12 @@ impl HttpSide {
         match &self.exchange {
             None => "a request".to_owned(),
             Some(x) => match &x.stage {
-                Stage::Connecting { upstream, attempt, .. } => format!("connection {upstream:?}, try {attempt}"),
-                Stage::Forwarding { upstream, .. } => format!("1 exchange forwarding on {upstream:?}"),
+                Stage::Connecting {
+                    upstream, attempt, ..
+                } => format!("connection {upstream:?}, try {attempt}"),
+                Stage::Forwarding { upstream, .. } => {
+                    format!("1 exchange forwarding on {upstream:?}")
+                }
                 Stage::Answered => "the rest of a request that was answered".to_owned(),
             },
         }
@@ -394,7 +467,12 @@ impl HttpSide {
     pub(super) fn on_connected(&mut self, u: &mut Upstream, shared: &mut Shared) {
         let Some(x) = &mut self.exchange else { return };
         x.stage = match mem::replace(&mut x.stage, Stage::Answered) {
-            Stage::Connecting { right, upstream, parked, .. } => {
+            Stage::Connecting {
+                right,
+                upstream,
+                parked,
+                ..
+            } => {
                 write(&mut u.wire, &mut u.io, &parked);
                 x.account.forwarded_at = Some(shared.now.at);
                 x.account.upstream = Some(u.to);
@@ -415,7 +493,13 @@ impl HttpSide {
         shared: &mut Shared,
     ) {
         let Some(x) = &mut self.exchange else { return };
-        let Stage::Connecting { right, attempt, parked, .. } = mem::replace(&mut x.stage, Stage::Answered) else {
+        let Stage::Connecting {
+            right,
+            attempt,
+            parked,
+            ..
+        } = mem::replace(&mut x.stage, Stage::Answered)
+        else {
             return;
         };
         if attempt < limits::ATTEMPTS_MAX
@@ -423,7 +507,12 @@ impl HttpSide {
         {
             match obtain(&right, place.cluster(), io.id, ups, shared) {
                 Some(Obtained::Ready(id)) => {
-                    x.stage = Stage::Connecting { right, upstream: id, attempt: attempt + 1, parked };
+                    x.stage = Stage::Connecting {
+                        right,
+                        upstream: id,
+                        attempt: attempt + 1,
+                        parked,
+                    };
                     if let Some(u) = ups.get_mut(id) {
                         u.receiver.expect_response(x.to);
                         self.on_connected(u, shared);
@@ -435,7 +524,12 @@ impl HttpSide {
                     if let Some(u) = ups.get_mut(id) {
                         u.receiver.expect_response(x.to);
                     }
-                    x.stage = Stage::Connecting { right, upstream: id, attempt: attempt + 1, parked };
+                    x.stage = Stage::Connecting {
+                        right,
+                        upstream: id,
+                        attempt: attempt + 1,
+                        parked,
+                    };
                     return;
                 }
                 None => {}
@@ -445,7 +539,13 @@ impl HttpSide {
     }
 
     /// The upstream cannot answer: we do (S-59, S-64), or cut the answer short where it has begun.
-    pub(super) fn on_failure(&mut self, failure: Failure, io: &mut Io, facts: &Facts, shared: &mut Shared) {
+    pub(super) fn on_failure(
+        &mut self,
+        failure: Failure,
+        io: &mut Io,
+        facts: &Facts,
+        shared: &mut Shared,
+    ) {
         let Some(x) = &mut self.exchange else { return };
         x.stage = Stage::Answered;
         shared.stats.upstream_failures += 1;
@@ -455,7 +555,8 @@ impl HttpSide {
                     Failure::Protocol { .. } => Flags::UPE,
                     Failure::Connect { .. } | Failure::Ended => Flags::UC,
                 });
-                r.details = Some("upstream_reset_after_response_started{connection_termination}".into());
+                r.details =
+                    Some("upstream_reset_after_response_started{connection_termination}".into());
             });
             if let Some(x) = self.exchange.take() {
                 x.account.close(shared);
@@ -467,14 +568,17 @@ impl HttpSide {
         const PREFIX: &str = "upstream connect error or disconnect/reset before headers. ";
         let (status, flags, body, details) = match failure {
             Failure::Connect { reason } => {
-                x.account.note(|r| r.upstream_failure = Some(reason.clone()));
+                x.account
+                    .note(|r| r.upstream_failure = Some(reason.clone()));
                 (
                     503,
                     Flags::UF.with(Flags::URX),
                     format!(
                         "{PREFIX}retried and the latest reset reason: remote connection failure, transport failure reason: {reason}"
                     ),
-                    format!("upstream_reset_before_response_started{{remote_connection_failure|{reason}}}"),
+                    format!(
+                        "upstream_reset_before_response_started{{remote_connection_failure|{reason}}}"
+                    ),
                 )
             }
             Failure::Ended => (
@@ -491,7 +595,18 @@ impl HttpSide {
             ),
         };
         let close = x.request != RequestBody::Done || self.life != Life::KeptAlive;
-        x.reply(Local { status, body: &body, details, flags }, close, io, facts, shared);
+        x.reply(
+            Local {
+                status,
+                body: &body,
+                details,
+                flags,
+            },
+            close,
+            io,
+            facts,
+            shared,
+        );
         if close {
             self.life = Life::Last;
         }
@@ -506,7 +621,13 @@ impl HttpSide {
     }
 
     /// The head of an answer.
-    pub(super) fn on_response(&mut self, head: &ResponseHead<'_>, io: &mut Io, facts: &Facts, shared: &mut Shared) {
+    pub(super) fn on_response(
+        &mut self,
+        head: &ResponseHead<'_>,
+        io: &mut Io,
+        facts: &Facts,
+        shared: &mut Shared,
+    ) {
         let Some(x) = &mut self.exchange else { return };
         if head.status < 200 {
             rewrite::interim(head, io.plain());
@@ -517,7 +638,10 @@ impl HttpSide {
             Framing::Chunked | Framing::UntilClose if !bodiless => Response::Chunked,
             _ => Response::Sized,
         };
-        let ms = x.account.forwarded_at.map_or(0, |at| shared.now.at.since(at).as_millis() as u64);
+        let ms = x
+            .account
+            .forwarded_at
+            .map_or(0, |at| shared.now.at.since(at).as_millis() as u64);
         x.account.note(|r| {
             r.status = head.status;
             r.details = Some("via_upstream".into());
@@ -526,7 +650,15 @@ impl HttpSide {
         // An answer that overtakes its request ends the connection: what the client still sends cannot be told apart.
         let close = self.life != Life::KeptAlive || x.request != RequestBody::Done;
         let chunked = x.response == Response::Chunked;
-        rewrite::response(head, facts.route, chunked, ms, close, shared.now.wall, io.plain());
+        rewrite::response(
+            head,
+            facts.route,
+            chunked,
+            ms,
+            close,
+            shared.date.of(shared.now.wall),
+            io.plain(),
+        );
     }
 
     /// A piece of the body of an answer.
@@ -546,7 +678,9 @@ impl HttpSide {
 
     /// The end of an answer. True: the upstream link may serve somebody else.
     pub(super) fn on_response_end(&mut self, io: &mut Io, shared: &mut Shared) -> bool {
-        let Some(x) = &mut self.exchange else { return false };
+        let Some(x) = &mut self.exchange else {
+            return false;
+        };
         if x.response == Response::Chunked {
             io.gather(b"0\r\n\r\n");
         }
@@ -575,13 +709,24 @@ struct Local<'a> {
 
 impl<'a> Local<'a> {
     fn new(status: u16, body: &'a str, details: &str, flags: Flags) -> Self {
-        Self { status, body, details: details.to_owned(), flags }
+        Self {
+            status,
+            body,
+            details: details.to_owned(),
+            flags,
+        }
     }
 }
 
 impl Exchange {
     fn new(account: Account, request: RequestBody, to: ResponseTo) -> Self {
-        Self { stage: Stage::Answered, account, request, response: Response::Awaited, to }
+        Self {
+            stage: Stage::Answered,
+            account,
+            request,
+            response: Response::Awaited,
+            to,
+        }
     }
 
     fn is_connecting(&self) -> bool {
@@ -607,7 +752,9 @@ impl Exchange {
                 }
             }
             Stage::Forwarding { upstream, .. } => {
-                let Some(u) = ups.get_mut(*upstream) else { return };
+                let Some(u) = ups.get_mut(*upstream) else {
+                    return;
+                };
                 if chunked {
                     encode::chunk_start(u.io.plain().storage(), data.len() as u64);
                 }
@@ -643,12 +790,31 @@ impl Exchange {
         self.stage = Stage::Answered;
     }
 
-    fn reply(&mut self, local: Local<'_>, close: bool, io: &mut Io, facts: &Facts, shared: &mut Shared) {
+    fn reply(
+        &mut self,
+        local: Local<'_>,
+        close: bool,
+        io: &mut Io,
+        facts: &Facts,
+        shared: &mut Shared,
+    ) {
         self.response = Response::Done;
         self.stage = Stage::Answered;
-        self.account.sent += if self.to == ResponseTo::Head { 0 } else { local.body.len() as u64 };
-        let reply = LocalReply { close, ..LocalReply::new(local.status, local.body.as_bytes().to_vec()) };
-        reply.write(io.plain().storage(), self.to, server_name(facts.route), shared.now.wall);
+        self.account.sent += if self.to == ResponseTo::Head {
+            0
+        } else {
+            local.body.len() as u64
+        };
+        let reply = LocalReply {
+            close,
+            ..LocalReply::new(local.status, local.body.as_bytes().to_vec())
+        };
+        reply.write(
+            io.plain().storage(),
+            self.to,
+            server_name(facts.route),
+            shared.now.wall,
+        );
         self.account.note(|r| {
             r.status = local.status;
             r.flags = r.flags.with(local.flags);
@@ -680,19 +846,28 @@ fn begin(
     account.note(|r| {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         r.method = Some(head.method.to_owned());
-        r.path = Some(text(head.path));
         r.protocol = Some("HTTP/1.1");
         r.authority = head.authority.map(text);
         r.forwarded_for = joined(head, Known::XForwardedFor).map(|v| text(&v));
-        r.user_agent = head.fields().find(|f| f.known == Known::UserAgent).map(|f| text(f.value));
-        r.request_id = head.fields().find(|f| f.known == Known::XRequestId).map(|f| text(f.value));
+        r.user_agent = head
+            .fields()
+            .find(|f| f.known == Known::UserAgent)
+            .map(|f| text(f.value));
+        r.request_id = head
+            .fields()
+            .find(|f| f.known == Known::XRequestId)
+            .map(|f| text(f.value));
         r.route = Some("default".into());
     });
     let request = match head.framing {
         Framing::Chunked => RequestBody::Chunked,
         Framing::None | Framing::Length(_) | Framing::UntilClose => RequestBody::Sized,
     };
-    let to = if head.method == "HEAD" { ResponseTo::Head } else { ResponseTo::Other };
+    let to = if head.method == "HEAD" {
+        ResponseTo::Head
+    } else {
+        ResponseTo::Other
+    };
     let bodiless = matches!(head.framing, Framing::None | Framing::Length(0));
     let mut x = Box::new(Exchange::new(account, request, to));
     let last = last || !head.keep_alive;
@@ -705,17 +880,26 @@ fn begin(
         Some(_) => None,
     };
     if let Some(local) = refusal {
+        x.account
+            .note(|r| r.path = Some(String::from_utf8_lossy(head.path).into_owned()));
         x.reply(local, true, io, facts, shared);
         return (x, true);
     }
     let Some(place) = place else { return (x, true) };
     let verdict = match &place {
         Place::Inbound(door) => {
-            let forwarded_for = head.fields().filter(|f| f.known == Known::XForwardedFor).last().map(|f| f.value);
+            let forwarded_for = head
+                .fields()
+                .filter(|f| f.known == Known::XForwardedFor)
+                .last()
+                .map(|f| f.value);
             let mut audited = Vec::new();
             let verdict = decide::inbound_request(
                 &door.port,
-                Caller { principal: facts.principal(), peer: facts.peer },
+                Caller {
+                    principal: facts.principal(),
+                    peer: facts.peer,
+                },
                 Request {
                     method: head.method,
                     path: head.path,
@@ -734,9 +918,29 @@ fn begin(
     };
     let (permit, path) = match verdict {
         Verdict::Allow(permit, path) => (permit, path),
-        Verdict::Deny(Denial { status, body, details }) => {
+        Verdict::Deny(
+            Denial {
+                status,
+                body,
+                details,
+            },
+            path,
+        ) => {
             shared.stats.denied += 1;
-            x.reply(Local { status, body, details, flags: Flags::NONE }, close, io, facts, shared);
+            x.account
+                .note(|r| r.path = Some(String::from_utf8_lossy(&path).into_owned()));
+            x.reply(
+                Local {
+                    status,
+                    body,
+                    details,
+                    flags: Flags::NONE,
+                },
+                close,
+                io,
+                facts,
+                shared,
+            );
             return (x, close);
         }
     };
@@ -745,7 +949,14 @@ fn begin(
     }
     let mut encoded = mem::take(&mut shared.head);
     encoded.clear();
-    rewrite::request(head, &path, facts, shared.world.svid.as_deref(), &mut shared.rng, &mut encoded);
+    let own = shared.world.svid.as_deref();
+    let fresh_id = rewrite::request(head, &path, facts, own, &mut shared.rng, &mut encoded);
+    x.account.note(|r| {
+        r.path = Some(String::from_utf8_lossy(&path).into_owned());
+        if let Some(id) = fresh_id {
+            r.request_id = Some(String::from_utf8_lossy(&id).into_owned());
+        }
+    });
     let right = Right::Permit(permit);
     match obtain(&right, place.cluster(), io.id, ups, shared) {
         Some(Obtained::Ready(id)) => {
@@ -756,14 +967,22 @@ fn begin(
                 x.account.upstream = Some(u.to);
                 x.account.upstream_local = u.local;
             }
-            x.stage = Stage::Forwarding { right, upstream: id };
+            x.stage = Stage::Forwarding {
+                right,
+                upstream: id,
+            };
         }
         Some(Obtained::Opening(id)) => {
             if let Some(u) = ups.get_mut(id) {
                 u.receiver.expect_response(x.to);
             }
             let parked = Buf::from(encoded.as_slice());
-            x.stage = Stage::Connecting { right, upstream: id, attempt: 1, parked };
+            x.stage = Stage::Connecting {
+                right,
+                upstream: id,
+                attempt: 1,
+                parked,
+            };
         }
         None => {
             let local = Local::new(503, "no healthy upstream", "no_healthy_upstream", Flags::UH);

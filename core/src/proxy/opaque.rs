@@ -2,12 +2,12 @@
 
 use std::mem;
 
+use super::Shared;
 use super::downstream::Facts;
 use super::exchange::{Account, Right, Stage};
 use super::link::{Io, Wire, write};
 use super::upstream::{Upstream, open};
 use super::world::Place;
-use super::Shared;
 use crate::decide::{self, Caller};
 use crate::id::{LinkId, Table};
 use crate::limits;
@@ -37,24 +37,43 @@ enum Half {
 
 impl OpaqueSide {
     /// Opens the upstream at once: an application that speaks first is heard before the client is judged (S-121).
-    pub(super) fn open(io: &mut Io, facts: &Facts, ups: &mut Upstreams, shared: &mut Shared) -> Self {
+    pub(super) fn open(
+        io: &mut Io,
+        facts: &Facts,
+        ups: &mut Upstreams,
+        shared: &mut Shared,
+    ) -> Self {
         let place = shared.world.place(facts.route);
         let mut account = Account::new(facts, place.as_ref(), shared.now);
         let right = match &place {
-            Some(Place::Inbound(door)) => Some(Right::Greeting(decide::inbound_greeting(&door.port))),
-            Some(Place::Outbound(door)) => Some(Right::Permit(decide::outbound_connection(&door.port))),
+            Some(Place::Inbound(door)) => {
+                Some(Right::Greeting(decide::inbound_greeting(&door.port)))
+            }
+            Some(Place::Outbound(door)) => {
+                Some(Right::Permit(decide::outbound_connection(&door.port)))
+            }
             None => None,
         };
         let opened = right.zip(place).and_then(|(right, place)| {
             let upstream = open(&right, place.cluster(), io.id, ups, shared)?;
-            Some(Stage::Connecting { right, upstream, attempt: 1, parked: Buf::default() })
+            Some(Stage::Connecting {
+                right,
+                upstream,
+                attempt: 1,
+                parked: Buf::default(),
+            })
         });
         let stage = opened.unwrap_or_else(|| {
             account.flag(Flags::UH);
             io.reset(&mut shared.actions);
             Stage::Answered
         });
-        let mut side = Self { stage, account: Some(account), client: Half::Open, server: Half::Open };
+        let mut side = Self {
+            stage,
+            account: Some(account),
+            client: Half::Open,
+            server: Half::Open,
+        };
         if matches!(side.stage, Stage::Answered) {
             side.close(shared);
         }
@@ -99,8 +118,17 @@ impl OpaqueSide {
     }
 
     /// Turns the right to listen into the right to speak, or ends both links without a byte (S-121).
-    fn judge(&mut self, io: &mut Io, facts: &Facts, ups: &mut Upstreams, shared: &mut Shared) -> bool {
-        let (Stage::Connecting { right, .. } | Stage::Forwarding { right, .. }) = &mut self.stage else { return true };
+    fn judge(
+        &mut self,
+        io: &mut Io,
+        facts: &Facts,
+        ups: &mut Upstreams,
+        shared: &mut Shared,
+    ) -> bool {
+        let (Stage::Connecting { right, .. } | Stage::Forwarding { right, .. }) = &mut self.stage
+        else {
+            return true;
+        };
         if matches!(right, Right::Permit(_)) {
             return true;
         }
@@ -109,9 +137,16 @@ impl OpaqueSide {
             return false;
         };
         let mut audited = Vec::new();
-        let caller = Caller { principal: facts.principal(), peer: facts.peer };
-        let verdict =
-            decide::inbound_connection(&door.port, caller, &mut |policy| audited.push(policy.to_string()), &mut ());
+        let caller = Caller {
+            principal: facts.principal(),
+            peer: facts.peer,
+        };
+        let verdict = decide::inbound_connection(
+            &door.port,
+            caller,
+            &mut |policy| audited.push(policy.to_string()),
+            &mut (),
+        );
         if !audited.is_empty()
             && let Some(account) = &mut self.account
         {
@@ -129,7 +164,13 @@ impl OpaqueSide {
         }
     }
 
-    fn refuse(&mut self, details: Option<String>, io: &mut Io, ups: &mut Upstreams, shared: &mut Shared) {
+    fn refuse(
+        &mut self,
+        details: Option<String>,
+        io: &mut Io,
+        ups: &mut Upstreams,
+        shared: &mut Shared,
+    ) {
         shared.stats.denied += 1;
         if let Some(u) = self.stage.upstream().and_then(|id| ups.get_mut(id)) {
             if let Some(account) = &mut self.account {
@@ -182,7 +223,12 @@ impl OpaqueSide {
 
     pub(super) fn on_connected(&mut self, u: &mut Upstream, shared: &mut Shared) {
         self.stage = match mem::replace(&mut self.stage, Stage::Answered) {
-            Stage::Connecting { right, upstream, parked, .. } => {
+            Stage::Connecting {
+                right,
+                upstream,
+                parked,
+                ..
+            } => {
                 write(&mut u.wire, &mut u.io, &parked);
                 if let Some(account) = &mut self.account {
                     account.forwarded_at = Some(shared.now.at);
@@ -265,9 +311,10 @@ impl OpaqueSide {
     pub(super) fn held_back(&self, ups: &Upstreams) -> Option<&'static str> {
         match &self.stage {
             Stage::Connecting { .. } => Some("the upstream is being connected"),
-            Stage::Forwarding { upstream, .. } => {
-                ups.get(*upstream).filter(|u| u.io.is_full()).map(|_| "the upstream has to take what it got")
-            }
+            Stage::Forwarding { upstream, .. } => ups
+                .get(*upstream)
+                .filter(|u| u.io.is_full())
+                .map(|_| "the upstream has to take what it got"),
             Stage::Answered => None,
         }
     }
@@ -275,7 +322,9 @@ impl OpaqueSide {
     pub(super) fn waits_for(&self) -> String {
         match &self.stage {
             Stage::Connecting { upstream, .. } => format!("connection {upstream:?}"),
-            Stage::Forwarding { upstream, .. } => format!("opaque bytes of either side, upstream {upstream:?}"),
+            Stage::Forwarding { upstream, .. } => {
+                format!("opaque bytes of either side, upstream {upstream:?}")
+            }
             Stage::Answered => "the end of an opaque connection".to_owned(),
         }
     }

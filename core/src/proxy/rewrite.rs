@@ -30,6 +30,23 @@ impl Out for Buf {
     }
 }
 
+/// The text of the header `date`, made once a second.
+#[derive(Debug, Default)]
+pub(super) struct Date {
+    second: u64,
+    text: String,
+}
+
+impl Date {
+    pub(super) fn of(&mut self, wall: UnixTime) -> &str {
+        if self.second != wall.as_secs() || self.text.is_empty() {
+            self.second = wall.as_secs();
+            self.text = imf_fixdate(wall);
+        }
+        &self.text
+    }
+}
+
 /// Headers by which a client could steer Envoy itself; no sidecar client may (S-323). `x-envoy-` stands before each.
 const SANITISED: &[&[u8]] = &[
     b"expected-rq-timeout-ms",
@@ -48,7 +65,8 @@ const SANITISED: &[&[u8]] = &[
     b"upstream-rq-timeout-ms",
 ];
 
-/// The head of a request, as the upstream gets it. `path` is the normalised one (S-180).
+/// The head of a request, as the upstream gets it; the `x-request-id` that it was given if it came without one (S-322).
+/// `path` is the normalised one (S-180).
 pub(super) fn request(
     head: &RequestHead<'_>,
     path: &[u8],
@@ -56,7 +74,7 @@ pub(super) fn request(
     own: Option<&Svid>,
     rng: &mut Rng,
     out: &mut Vec<u8>,
-) {
+) -> Option<[u8; 36]> {
     out.put(head.method.as_bytes());
     out.put(b" ");
     out.put(path);
@@ -66,7 +84,11 @@ pub(super) fn request(
     let (mut has_id, mut has_proto) = (false, false);
     for field in head.fields() {
         match field.known {
-            Known::Host | Known::ContentLength | Known::TransferEncoding | Known::Expect | Known::Xfcc => continue,
+            Known::Host
+            | Known::ContentLength
+            | Known::TransferEncoding
+            | Known::Expect
+            | Known::Xfcc => continue,
             Known::XRequestId if field.value.is_empty() => continue,
             Known::XRequestId => has_id = true,
             Known::XForwardedProto => has_proto = true,
@@ -78,11 +100,16 @@ pub(super) fn request(
         put_field(&field, out);
     }
     if !has_proto {
-        out.put(if facts.certificate.is_some() { b"x-forwarded-proto: https\r\n" } else { b"x-forwarded-proto: http\r\n" });
+        out.put(if facts.certificate.is_some() {
+            b"x-forwarded-proto: https\r\n"
+        } else {
+            b"x-forwarded-proto: http\r\n"
+        });
     }
-    if !has_id {
+    let fresh_id = (!has_id).then(|| rng.uuid());
+    if let Some(id) = &fresh_id {
         out.put(b"x-request-id: ");
-        out.put(&rng.uuid());
+        out.put(id);
         out.put(b"\r\n");
     }
     client_certificate(head, facts, own, out);
@@ -95,18 +122,36 @@ pub(super) fn request(
         Framing::Chunked => out.put(b"transfer-encoding: chunked\r\n\r\n"),
         Framing::None | Framing::UntilClose => out.put(b"\r\n"),
     }
+    fresh_id
 }
 
 /// `x-forwarded-client-cert`: appended to under mutual TLS, removed without (S-325).
-fn client_certificate(head: &RequestHead<'_>, facts: &Facts, own: Option<&Svid>, out: &mut Vec<u8>) {
-    let (Route::Inbound(_), Some(peer), Some(own)) = (facts.route, &facts.certificate, own) else { return };
+fn client_certificate(
+    head: &RequestHead<'_>,
+    facts: &Facts,
+    own: Option<&Svid>,
+    out: &mut Vec<u8>,
+) {
+    let (Route::Inbound(_), Some(peer), Some(own)) = (facts.route, &facts.certificate, own) else {
+        return;
+    };
     out.put(b"x-forwarded-client-cert: ");
-    for field in head.fields().filter(|f| f.known == Known::Xfcc && !f.value.is_empty()) {
+    for field in head
+        .fields()
+        .filter(|f| f.known == Known::Xfcc && !f.value.is_empty())
+    {
         out.put(field.value);
         out.put(b",");
     }
     let mut element = Vec::with_capacity(256);
-    xfcc::element(own.id.as_str(), &peer.sha256, &peer.subject, peer.id.as_str(), &peer.dns, &mut element);
+    xfcc::element(
+        own.id.as_str(),
+        &peer.sha256,
+        &peer.subject,
+        peer.id.as_str(),
+        &peer.dns,
+        &mut element,
+    );
     out.put(&element);
     out.put(b"\r\n");
 }
@@ -118,7 +163,7 @@ pub(super) fn response(
     chunked: bool,
     service_ms: u64,
     close: bool,
-    wall: UnixTime,
+    date: &str,
     out: &mut Buf,
 ) {
     status_line(head, out);
@@ -127,7 +172,13 @@ pub(super) fn response(
         match field.known {
             Known::ContentLength | Known::TransferEncoding => continue,
             Known::Server if matches!(route, Route::Inbound(_)) => continue,
-            Known::XEnvoyOther if field.name.eq_ignore_ascii_case(b"x-envoy-upstream-service-time") => continue,
+            Known::XEnvoyOther
+                if field
+                    .name
+                    .eq_ignore_ascii_case(b"x-envoy-upstream-service-time") =>
+            {
+                continue;
+            }
             Known::Date => has_date = true,
             _ if head.is_hop_by_hop(&field) => continue,
             _ => {}
@@ -136,7 +187,7 @@ pub(super) fn response(
     }
     if !has_date {
         out.put(b"date: ");
-        out.put(imf_fixdate(wall).as_bytes());
+        out.put(date.as_bytes());
         out.put(b"\r\n");
     }
     if matches!(route, Route::Inbound(_)) {
@@ -170,7 +221,10 @@ pub(super) fn response(
 /// An interim answer (1xx), passed on.
 pub(super) fn interim(head: &ResponseHead<'_>, out: &mut Buf) {
     status_line(head, out);
-    for field in head.fields().filter(|f| !head.is_hop_by_hop(f) && f.known != Known::ContentLength) {
+    for field in head
+        .fields()
+        .filter(|f| !head.is_hop_by_hop(f) && f.known != Known::ContentLength)
+    {
         put_field(&field, out);
     }
     out.put(b"\r\n");
@@ -182,7 +236,11 @@ fn status_line(head: &ResponseHead<'_>, out: &mut Buf) {
     out.put(b" ");
     // The words of the status line are the upstream's own only where the standard has none.
     let words = reason(head.status);
-    out.put(if words.is_empty() { head.reason } else { words.as_bytes() });
+    out.put(if words.is_empty() {
+        head.reason
+    } else {
+        words.as_bytes()
+    });
     out.put(b"\r\n");
 }
 
@@ -218,5 +276,8 @@ fn put_number(n: u64, out: &mut impl Out) {
 
 fn is_sanitised(field: &Field<'_>) -> bool {
     const PREFIX: usize = "x-envoy-".len();
-    field.name.get(PREFIX..).is_some_and(|rest| SANITISED.iter().any(|s| s.eq_ignore_ascii_case(rest)))
+    field
+        .name
+        .get(PREFIX..)
+        .is_some_and(|rest| SANITISED.iter().any(|s| s.eq_ignore_ascii_case(rest)))
 }

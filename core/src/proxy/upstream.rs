@@ -104,10 +104,19 @@ pub(super) fn open(
     }));
     let u = ups.get_mut(id)?;
     u.io.id = id;
-    shared.timers.set(&mut u.io.timer, id, Some(Deadline { at, why: "upstream connect" }));
+    shared.timers.set(
+        &mut u.io.timer,
+        id,
+        Some(Deadline {
+            at,
+            why: "upstream connect",
+        }),
+    );
     shared.stats.upstream_connects += 1;
     let from = from.map(|ip| SocketAddr::new(ip, 0));
-    shared.actions.push_back(Action::Link(id, LinkCommand::Connect { to, from }));
+    shared
+        .actions
+        .push_back(Action::Link(id, LinkCommand::Connect { to, from }));
     Some(id)
 }
 
@@ -142,7 +151,9 @@ impl Proxy {
                 self.on_upstream_end(id, false);
             }
             LinkEvent::Closed(cause) => {
-                let Some(mut u) = self.upstreams.remove(id) else { return };
+                let Some(mut u) = self.upstreams.remove(id) else {
+                    return;
+                };
                 shared.timers.forget(&mut u.io.timer, id);
                 self.on_upstream_closed(*u, cause);
             }
@@ -151,9 +162,13 @@ impl Proxy {
     }
 
     pub(super) fn on_upstream_time(&mut self, id: LinkId) {
-        let Some(u) = self.upstreams.get_mut(id) else { return };
+        let Some(u) = self.upstreams.get_mut(id) else {
+            return;
+        };
         let shared = &mut self.shared;
-        let Some(_) = shared.timers.fire(&mut u.io.timer, id, shared.now.at) else { return };
+        let Some(_) = shared.timers.fire(&mut u.io.timer, id, shared.now.at) else {
+            return;
+        };
         match u.state {
             State::Connecting(downstream) | State::Shaking(downstream) => {
                 shared.stats.limited += 1;
@@ -167,17 +182,29 @@ impl Proxy {
     }
 
     fn on_transport_up(&mut self, id: LinkId) {
-        let Some(u) = self.upstreams.get_mut(id) else { return };
-        let State::Connecting(downstream) = u.state else { return };
+        let Some(u) = self.upstreams.get_mut(id) else {
+            return;
+        };
+        let State::Connecting(downstream) = u.state else {
+            return;
+        };
         let shared = &mut self.shared;
-        let tls = shared.world.cluster(u.cluster).filter(|c| c.serial == u.serial).map(|c| (c.key.tls.is_some(), c.tls.clone()));
+        let tls = shared
+            .world
+            .cluster(u.cluster)
+            .filter(|c| c.serial == u.serial)
+            .map(|c| (c.key.tls.is_some(), c.tls.clone()));
         match tls {
             Some((false, _)) => self.on_upstream_ready(id),
             Some((true, Some(tls))) => {
                 let mut sealed = Buf::default();
                 let session = Session::client(&tls)
                     .map_err(|e| e.to_string())
-                    .and_then(|mut s| s.start(&mut sealed).map(|()| s).map_err(|failure| failure.reason));
+                    .and_then(|mut s| {
+                        s.start(&mut sealed)
+                            .map(|()| s)
+                            .map_err(|failure| failure.reason)
+                    });
                 match session {
                     Ok(session) => {
                         u.state = State::Shaking(downstream);
@@ -201,8 +228,12 @@ impl Proxy {
     }
 
     fn on_upstream_ready(&mut self, id: LinkId) {
-        let Some(u) = self.upstreams.get_mut(id) else { return };
-        let (State::Connecting(downstream) | State::Shaking(downstream)) = u.state else { return };
+        let Some(u) = self.upstreams.get_mut(id) else {
+            return;
+        };
+        let (State::Connecting(downstream) | State::Shaking(downstream)) = u.state else {
+            return;
+        };
         let shared = &mut self.shared;
         shared.timers.set(&mut u.io.timer, id, None);
         u.state = State::Serving(downstream);
@@ -219,7 +250,9 @@ impl Proxy {
     }
 
     fn on_upstream_bytes(&mut self, id: LinkId, bytes: Buf) {
-        let Some(u) = self.upstreams.get_mut(id) else { return };
+        let Some(u) = self.upstreams.get_mut(id) else {
+            return;
+        };
         let shared = &mut self.shared;
         match u.state {
             State::Closing => u.io.grant(limits::READ_HEAD, &mut shared.actions),
@@ -232,18 +265,35 @@ impl Proxy {
 
     /// Opens the wire and hands the plaintext to whom it is for.
     fn read_upstream(&mut self, id: LinkId, bytes: Buf) {
-        let Some(u) = self.upstreams.get_mut(id) else { return };
+        let Some(u) = self.upstreams.get_mut(id) else {
+            return;
+        };
         let shared = &mut self.shared;
         let serves = match u.state {
             State::Serving(d) | State::Shaking(d) | State::Connecting(d) => Some(d),
             State::Idle | State::Closing => None,
         };
-        let mut d = serves.and_then(|d| self.downstreams.get_mut(d)).map(|d| &mut **d);
-        let Upstream { wire, io, receiver, answer, .. } = &mut **u;
+        let mut d = serves
+            .and_then(|d| self.downstreams.get_mut(d))
+            .map(|d| &mut **d);
+        let Upstream {
+            wire,
+            io,
+            receiver,
+            answer,
+            ..
+        } = &mut **u;
         let mut outcome = Outcome::default();
         let failure: Option<TlsFailure> = match wire {
             Wire::Plain => {
-                read_answer(&bytes, receiver, answer, d.as_deref_mut(), shared, &mut outcome);
+                read_answer(
+                    &bytes,
+                    receiver,
+                    answer,
+                    d.as_deref_mut(),
+                    shared,
+                    &mut outcome,
+                );
                 None
             }
             Wire::Tls(session) => {
@@ -251,7 +301,14 @@ impl Proxy {
                 let result = session.receive(bytes, &mut sealed, &mut |event| match event {
                     TlsEvent::Established(_) => outcome.established = true,
                     TlsEvent::Plain(plain) => {
-                        read_answer(plain, receiver, answer, d.as_deref_mut(), shared, &mut outcome);
+                        read_answer(
+                            plain,
+                            receiver,
+                            answer,
+                            d.as_deref_mut(),
+                            shared,
+                            &mut outcome,
+                        );
                     }
                     TlsEvent::Finished => outcome.ended = true,
                 });
@@ -282,7 +339,9 @@ impl Proxy {
     }
 
     fn after_answer(&mut self, id: LinkId, serves: Option<LinkId>, outcome: Outcome) {
-        let Some(u) = self.upstreams.get_mut(id) else { return };
+        let Some(u) = self.upstreams.get_mut(id) else {
+            return;
+        };
         let shared = &mut self.shared;
         if let Some(what) = outcome.violation {
             shared.stats.violations += 1;
@@ -307,7 +366,9 @@ impl Proxy {
             self.on_upstream_end(id, true);
         }
         if let Some(u) = self.upstreams.get_mut(id) {
-            let full = serves.and_then(|d| self.downstreams.get(d)).is_some_and(|d| d.io.is_full());
+            let full = serves
+                .and_then(|d| self.downstreams.get(d))
+                .is_some_and(|d| d.io.is_full());
             u.grant(!full, &mut self.shared);
             flush(&mut u.wire, &mut u.io, &mut self.shared.actions);
         }
@@ -318,7 +379,9 @@ impl Proxy {
 
     /// The upstream finished its direction; `clean`: by close_notify.
     fn on_upstream_end(&mut self, id: LinkId, clean: bool) {
-        let Some(u) = self.upstreams.get_mut(id) else { return };
+        let Some(u) = self.upstreams.get_mut(id) else {
+            return;
+        };
         let shared = &mut self.shared;
         match u.state {
             State::Idle => u.retire(shared),
@@ -330,11 +393,17 @@ impl Proxy {
             State::Serving(downstream) => {
                 // Without close_notify the end of a TLS stream proves nothing (RFC 8446 §6.1).
                 let whole = clean || matches!(u.wire, Wire::Plain);
-                let Some(d) = self.downstreams.get_mut(downstream) else { return u.let_go(shared) };
+                let Some(d) = self.downstreams.get_mut(downstream) else {
+                    return u.let_go(shared);
+                };
                 match &mut d.stage {
                     Stage::Opaque(opaque) => opaque.end_of_upstream(&mut d.io),
                     Stage::Http(http) => {
-                        let ended = if whole { u.receiver.eof().ok().flatten().is_some() } else { false };
+                        let ended = if whole {
+                            u.receiver.eof().ok().flatten().is_some()
+                        } else {
+                            false
+                        };
                         if ended {
                             http.on_response_end(&mut d.io, shared);
                             u.retire(shared);
@@ -365,7 +434,9 @@ impl Proxy {
                 self.fail_connect(downstream, reason.into());
             }
             State::Serving(downstream) => {
-                let Some(d) = self.downstreams.get_mut(downstream) else { return };
+                let Some(d) = self.downstreams.get_mut(downstream) else {
+                    return;
+                };
                 if let Stage::Opaque(opaque) = &mut d.stage {
                     opaque.upstream_closed(cause, &mut d.io, &mut self.shared);
                     self.settle_downstream(downstream);
@@ -377,10 +448,18 @@ impl Proxy {
     }
 
     fn fail_connect(&mut self, downstream: LinkId, reason: String) {
-        let Some(d) = self.downstreams.get_mut(downstream) else { return };
+        let Some(d) = self.downstreams.get_mut(downstream) else {
+            return;
+        };
         match &mut d.stage {
             Stage::Http(http) => {
-                http.on_connect_failed(reason, &mut d.io, &d.facts, &mut self.upstreams, &mut self.shared);
+                http.on_connect_failed(
+                    reason,
+                    &mut d.io,
+                    &d.facts,
+                    &mut self.upstreams,
+                    &mut self.shared,
+                );
             }
             Stage::Opaque(opaque) => {
                 opaque.on_connect_failed(reason, &mut d.io, &mut self.shared);
@@ -391,10 +470,14 @@ impl Proxy {
     }
 
     fn fail_exchange(&mut self, downstream: LinkId, failure: Failure) {
-        let Some(d) = self.downstreams.get_mut(downstream) else { return };
+        let Some(d) = self.downstreams.get_mut(downstream) else {
+            return;
+        };
         match &mut d.stage {
             Stage::Http(http) => http.on_failure(failure, &mut d.io, &d.facts, &mut self.shared),
-            Stage::Opaque(opaque) => opaque.upstream_closed(CloseCause::Reset, &mut d.io, &mut self.shared),
+            Stage::Opaque(opaque) => {
+                opaque.upstream_closed(CloseCause::Reset, &mut d.io, &mut self.shared)
+            }
             Stage::Sniffing(_) | Stage::Shaking(_) | Stage::Lingering => {}
         }
         self.settle_downstream(downstream);
@@ -441,7 +524,12 @@ fn read_answer(
         outcome.stray = true;
         return;
     };
-    let Downstream { wire, io, facts, stage } = d;
+    let Downstream {
+        wire,
+        io,
+        facts,
+        stage,
+    } = d;
     let http = match stage {
         Stage::Http(http) => http,
         Stage::Opaque(opaque) => {
@@ -492,10 +580,16 @@ impl Upstream {
     pub(super) fn grant(&mut self, wanted: bool, shared: &mut Shared) {
         match self.state {
             State::Serving(_) if wanted => {
-                let size = if self.answer.is_some() { limits::READ_BODY } else { limits::READ_HEAD };
+                let size = if self.answer.is_some() {
+                    limits::READ_BODY
+                } else {
+                    limits::READ_HEAD
+                };
                 self.io.grant(size, &mut shared.actions);
             }
-            State::Shaking(_) | State::Idle | State::Closing => self.io.grant(limits::READ_HEAD, &mut shared.actions),
+            State::Shaking(_) | State::Idle | State::Closing => {
+                self.io.grant(limits::READ_HEAD, &mut shared.actions)
+            }
             State::Serving(_) | State::Connecting(_) => {}
         }
     }
@@ -511,7 +605,9 @@ impl Upstream {
         if let Some(cluster) = room {
             cluster.idle.push(id);
             self.state = State::Idle;
-            shared.timers.set(&mut self.io.timer, id, Some(Deadline { at, why: "pooled" }));
+            shared
+                .timers
+                .set(&mut self.io.timer, id, Some(Deadline { at, why: "pooled" }));
         } else {
             self.retire(shared);
         }
@@ -549,7 +645,11 @@ impl Upstream {
 
     fn linger(&mut self, shared: &mut Shared) {
         let at = shared.now.at.after(limits::LINGER_TIMEOUT);
-        shared.timers.set(&mut self.io.timer, self.io.id, Some(Deadline { at, why: "linger" }));
+        shared.timers.set(
+            &mut self.io.timer,
+            self.io.id,
+            Some(Deadline { at, why: "linger" }),
+        );
         self.io.grant(limits::READ_HEAD, &mut shared.actions);
     }
 
@@ -579,12 +679,19 @@ impl Upstream {
 
     pub(super) fn check(&self, downstreams: &Table<LinkId, Box<Downstream>>) {
         if let Some(d) = self.serves() {
-            assert!(downstreams.get(d).is_some(), "{:?} serves a link that is there", self.io.id);
+            assert!(
+                downstreams.get(d).is_some(),
+                "{:?} serves a link that is there",
+                self.io.id
+            );
         }
         if self.io.is_reset() || self.io.has_eof() || matches!(self.state, State::Connecting(_)) {
             return;
         }
-        let full = self.serves().and_then(|d| downstreams.get(d)).is_some_and(|d| d.io.is_full());
+        let full = self
+            .serves()
+            .and_then(|d| downstreams.get(d))
+            .is_some_and(|d| d.io.is_full());
         assert!(
             self.io.is_granted() || full,
             "{:?} is read, has ended or is held back by its peer: {}",

@@ -12,8 +12,8 @@ use crate::snapshot::{self, InboundPort, OutboundPort, Snapshot};
 use crate::spiffe::Svid;
 use crate::tls::ClientTls;
 use crate::tls::TlsVersion;
-use crate::tls::{Crypto, WallClock};
 use crate::tls::{ChainKind, ServerTls};
+use crate::tls::{Crypto, WallClock};
 
 /// Position of a [`Cluster`].
 pub(super) type ClusterId = u32;
@@ -48,7 +48,10 @@ pub(super) struct Door<P> {
 
 impl<P> Clone for Door<P> {
     fn clone(&self) -> Self {
-        Self { port: Arc::clone(&self.port), cluster: self.cluster }
+        Self {
+            port: Arc::clone(&self.port),
+            cluster: self.cluster,
+        }
     }
 }
 
@@ -137,15 +140,37 @@ impl World {
         self.outbound.clear();
         let mut in_use = vec![false; self.clusters.len()];
         for (number, port) in &snapshot.inbound {
-            let key = ClusterKey { to: port.upstream, from: port.from, tls: None, http: port.kind != PortKind::Tcp };
+            let key = ClusterKey {
+                to: port.upstream,
+                from: port.from,
+                tls: None,
+                http: port.kind != PortKind::Tcp,
+            };
             let cluster = self.find_cluster(key, port.connect_timeout, &mut in_use);
-            self.inbound.insert(*number, Door { port: Arc::clone(port), cluster });
+            self.inbound.insert(
+                *number,
+                Door {
+                    port: Arc::clone(port),
+                    cluster,
+                },
+            );
         }
         for (address, port) in &snapshot.outbound {
             let http = port.kind != PortKind::Tcp;
-            let key = ClusterKey { to: port.upstream, from: None, tls: port.tls.clone(), http };
+            let key = ClusterKey {
+                to: port.upstream,
+                from: None,
+                tls: port.tls.clone(),
+                http,
+            };
             let cluster = self.find_cluster(key, port.connect_timeout, &mut in_use);
-            self.outbound.insert(*address, Door { port: Arc::clone(port), cluster });
+            self.outbound.insert(
+                *address,
+                Door {
+                    port: Arc::clone(port),
+                    cluster,
+                },
+            );
         }
         let mut orphans = Vec::new();
         for (cluster, used) in self.clusters.iter_mut().zip(in_use) {
@@ -163,7 +188,9 @@ impl World {
         self.svid = Some(svid);
         self.rebuild_server();
         for i in 0..self.clusters.len() {
-            let Some(cluster) = self.clusters.get(i) else { continue };
+            let Some(cluster) = self.clusters.get(i) else {
+                continue;
+            };
             let tls = self.client_tls(&cluster.key);
             if let Some(cluster) = self.clusters.get_mut(i) {
                 cluster.tls = tls;
@@ -171,14 +198,29 @@ impl World {
         }
     }
 
-    fn find_cluster(&mut self, key: ClusterKey, connect_timeout: Duration, in_use: &mut Vec<bool>) -> ClusterId {
+    fn find_cluster(
+        &mut self,
+        key: ClusterKey,
+        connect_timeout: Duration,
+        in_use: &mut Vec<bool>,
+    ) -> ClusterId {
         let found = self.clusters.iter().position(|c| c.key == key);
         let at = found.unwrap_or_else(|| {
             let tls = self.client_tls(&key);
             // A place that no port leads to any more and that holds no link is taken over.
-            let free = self.clusters.iter().zip(in_use.iter()).position(|(c, used)| !used && c.idle.is_empty());
+            let free = self
+                .clusters
+                .iter()
+                .zip(in_use.iter())
+                .position(|(c, used)| !used && c.idle.is_empty());
             self.serial += 1;
-            let fresh = Cluster { key, serial: self.serial, tls, connect_timeout, idle: Vec::new() };
+            let fresh = Cluster {
+                key,
+                serial: self.serial,
+                tls,
+                connect_timeout,
+                idle: Vec::new(),
+            };
             match free.and_then(|at| self.clusters.get_mut(at).map(|place| (at, place))) {
                 Some((at, place)) => {
                     *place = fresh;
@@ -202,16 +244,28 @@ impl World {
 
     fn rebuild_server(&mut self) {
         self.server = self.svid.as_ref().and_then(|svid| {
-            let least = if self.snapshot.tls13_only { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
+            let least = if self.snapshot.tls13_only {
+                TlsVersion::Tls13
+            } else {
+                TlsVersion::Tls12
+            };
             let accepted = &self.snapshot.trust_domains;
-            ServerTls::new(&self.crypto, &self.wall, svid, accepted, least).ok().map(Arc::new)
+            ServerTls::new(&self.crypto, &self.wall, svid, accepted, least)
+                .ok()
+                .map(Arc::new)
         });
     }
 
     fn client_tls(&self, key: &ClusterKey) -> Option<Arc<ClientTls>> {
         let (svid, tls) = (self.svid.as_ref()?, key.tls.as_ref()?);
-        let kind = if key.http { ChainKind::Http } else { ChainKind::Tcp };
+        let kind = if key.http {
+            ChainKind::Http
+        } else {
+            ChainKind::Tcp
+        };
         let sans = &tls.subject_alt_names;
-        ClientTls::new(&self.crypto, &self.wall, svid, sans, Some(&tls.sni), kind).ok().map(Arc::new)
+        ClientTls::new(&self.crypto, &self.wall, svid, sans, Some(&tls.sni), kind)
+            .ok()
+            .map(Arc::new)
     }
 }

@@ -71,7 +71,8 @@ pub fn snapshot(sources: &Sources) -> Result<Snapshot, CompileError> {
     let mesh = &sources.mesh;
     let mut trust_domains = Vec::new();
     for name in std::iter::once(&mesh.trust_domain).chain(&mesh.trust_domain_aliases) {
-        let domain = TrustDomain::parse(name).map_err(|_| CompileError::TrustDomain(name.clone()))?;
+        let domain =
+            TrustDomain::parse(name).map_err(|_| CompileError::TrustDomain(name.clone()))?;
         if !trust_domains.contains(&domain) {
             trust_domains.push(domain);
         }
@@ -81,14 +82,21 @@ pub fn snapshot(sources: &Sources) -> Result<Snapshot, CompileError> {
     for source in &sources.inbound {
         let mode = source.mode.unwrap_or_else(|| {
             let policies = &source.peer_authentications;
-            match effective_modes(&sources.workload, policies, &mesh.root_namespace).of(source.port) {
+            match effective_modes(&sources.workload, policies, &mesh.root_namespace).of(source.port)
+            {
                 peer_authentication::Mode::Disable => Mode::Disable,
                 peer_authentication::Mode::Permissive => Mode::Permissive,
                 // INVARIANT: effective modes are never unset; if one were, the strictest is the safe one.
-                peer_authentication::Mode::Strict | peer_authentication::Mode::Unset => Mode::Strict,
+                peer_authentication::Mode::Strict | peer_authentication::Mode::Unset => {
+                    Mode::Strict
+                }
             }
         });
-        let policies = authorization_policies(&sources.workload, &source.authorization_policies, &mesh.root_namespace);
+        let policies = authorization_policies(
+            &sources.workload,
+            &source.authorization_policies,
+            &mesh.root_namespace,
+        );
         let port = InboundPort {
             listener: source.listener,
             port: source.port,
@@ -125,5 +133,11 @@ pub fn snapshot(sources: &Sources) -> Result<Snapshot, CompileError> {
             return Err(CompileError::TwiceAddress(source.address));
         }
     }
-    Ok(Snapshot { version: sources.version, trust_domains, tls13_only: mesh.tls13_only, inbound, outbound })
+    Ok(Snapshot {
+        version: sources.version,
+        trust_domains,
+        tls13_only: mesh.tls13_only,
+        inbound,
+        outbound,
+    })
 }

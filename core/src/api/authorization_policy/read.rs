@@ -7,7 +7,8 @@ use crate::api::load::yaml::{Node, Place, Value};
 use crate::api::meta::{DRY_RUN, Meta};
 use crate::api::scope::Scope;
 
-/// Rules of a policy, and items of the `from` of one (CRD: `maxItems`).
+/// Rules of a policy, and items of the `from` of one, that an API server takes (CRD: `maxItems`). A file may have more: an
+/// older mesh has, and here they cost nothing.
 const RULES_MAX: usize = 512;
 /// Service accounts of one list (S-174).
 const SERVICE_ACCOUNTS_MAX: usize = 16;
@@ -56,7 +57,11 @@ impl AuthorizationPolicy {
             .unwrap_or_default();
         if let Some(node) = rules.filter(|_| items.len() > RULES_MAX) {
             let message = format!("`rules` has {} items, more than {RULES_MAX}", items.len());
-            report.invalid(node.place, message, "write a second policy");
+            report.doubtful(
+                node.place,
+                message,
+                "an API server of today refuses it: write a second policy",
+            );
         }
         for item in items {
             policy.rules.extend(read_rule(item, policy.action, report));
@@ -184,7 +189,11 @@ fn take_items<'n>(fields: &mut Fields<'n>, name: &'static str, report: &mut Repo
     let items = report.list(node, name).unwrap_or_default();
     if items.len() > RULES_MAX {
         let message = format!("`{name}` has {} items, more than {RULES_MAX}", items.len());
-        report.invalid(node.place, message, "write a second rule");
+        report.doubtful(
+            node.place,
+            message,
+            "an API server of today refuses it: write a second rule",
+        );
     }
     if matches!(&node.value, Value::List(items) if items.is_empty()) {
         let message = format!("`{name}` is empty, which counts as absent: it restricts nothing");

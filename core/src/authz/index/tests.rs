@@ -108,6 +108,36 @@ fn of_a_thousand_rules_for_hosts_one_is_asked_in_any_case() {
 }
 
 #[test]
+fn of_a_thousand_rules_for_networks_those_around_the_address_are_asked() {
+    let rule = |remote: bool, block: &str| {
+        let blocks = texts(&[block]);
+        let mut rule = from(if remote {
+            Source {
+                remote_ip_blocks: blocks,
+                ..Source::default()
+            }
+        } else {
+            Source {
+                ip_blocks: blocks,
+                ..Source::default()
+            }
+        });
+        rule.to = vec![methods(&["POST"])];
+        rule
+    };
+    for remote in [false, true] {
+        let mut rules = thousand(|i| rule(remote, &format!("10.{}.{}.0/24", i / 256, i % 256)));
+        assert_eq!(asked(rules.clone(), "td/ns/a/sa/b", "/"), 0);
+        for block in ["127.0.0.1", "127.0.0.0/8", "127.0.0.0/30", "127.0.0.2"] {
+            rules.push(rule(remote, block));
+        }
+        assert_eq!(asked(rules.clone(), "td/ns/a/sa/b", "/"), 3);
+        rules.push(from(rule(remote, "0.0.0.0/0").from.remove(0)));
+        assert_eq!(asked(rules, "td/ns/a/sa/b", "/"), 4);
+    }
+}
+
+#[test]
 fn every_alternative_of_a_rule_is_found() {
     let mut rule = from(principals(&["td/ns/a/sa/b"]));
     rule.from.push(Source {
@@ -158,7 +188,7 @@ fn rules_without_a_key_are_always_asked() {
             operation.not_methods = texts(&["GET"]);
         }
     }
-    rules[2].from[0].ip_blocks = texts(&["192.0.2.1"]);
+    rules[2].from[0].trust_domains = texts(&["other"]);
     assert_eq!(asked(rules, "td/ns/a/sa/b", "/x"), 3);
 }
 

@@ -203,3 +203,51 @@ fn a_port_is_decimal_and_fits_sixteen_bits() {
         assert!(port(pattern).is_err(), "{pattern} (S-173)");
     }
 }
+
+#[test]
+fn a_set_of_blocks_holds_what_one_of_them_holds() {
+    let patterns = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.1", "192.0.2.3", "::1"];
+    let blocks: Vec<_> = patterns
+        .iter()
+        .map(|pattern| ip_block(pattern).expect("a block"))
+        .collect();
+    let set = Blocks::new(&blocks);
+    for (ip, held) in [
+        ("9.255.255.255", false),
+        ("10.0.0.0", true),
+        ("10.1.2.3", true),
+        ("10.255.255.255", true),
+        ("11.0.0.0", false),
+        ("192.0.2.1", true),
+        ("192.0.2.2", false),
+        ("192.0.2.3", true),
+        ("::1", true),
+        ("::", false),
+        ("::ffff:10.0.0.1", false),
+    ] {
+        assert_eq!(set.hold(ip.parse().expect("an address")), held, "{ip}");
+    }
+    assert!(!Blocks::new(&[]).hold(IpAddr::from([0, 0, 0, 0])));
+}
+
+#[test]
+fn a_set_of_texts_takes_what_one_of_them_takes() {
+    let patterns = ["b.com", "A.com", "c.com", "d*", "*.E"];
+    let texts = || patterns.iter().map(|pattern| Text::of_header(pattern));
+    let set = Texts::new(texts());
+    let any_case = Texts::in_any_case(texts());
+    for (value, taken, taken_in_any_case) in [
+        ("b.com", true, true),
+        ("A.com", true, true),
+        ("a.COM", false, true),
+        ("a.co", false, false),
+        ("d", true, true),
+        ("DX", false, true),
+        ("x.e", false, true),
+        ("", false, false),
+    ] {
+        assert_eq!(set.matches(value.as_bytes()), taken, "{value}");
+        let any_case = any_case.matches_any_case(value.as_bytes());
+        assert_eq!(any_case, taken_in_any_case, "{value}");
+    }
+}
