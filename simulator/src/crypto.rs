@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey, X25519};
 use meshward_core::clock::UnixTime;
+use meshward_core::pii::Pii;
+use meshward_core::tls::{Crypto, KeyError, KeyKind, KeySource};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType, SerialNumber,
@@ -46,10 +48,31 @@ pub fn provider(seed: u64) -> Arc<CryptoProvider> {
     })
 }
 
+/// Everything a machine needs of cryptography, from `seed`.
+pub fn crypto(seed: u64) -> Crypto {
+    Crypto {
+        provider: provider(seed),
+        keys: Box::new(SeededKeys(SeededRandom::new(seed, MACHINE_KEYS))),
+    }
+}
+
 /// The purposes of the draws.
 const RANDOM: u64 = 11;
 const KEY_EXCHANGE: u64 = 12;
 const KEYS: u64 = 13;
+const MACHINE_KEYS: u64 = 14;
+
+/// Makes Ed25519 keys whatever is asked for: signatures of the other kinds draw randomness.
+#[derive(Debug)]
+struct SeededKeys(SeededRandom);
+
+impl KeySource for SeededKeys {
+    fn generate(&self, _: KeyKind) -> Result<Pii<Vec<u8>>, KeyError> {
+        let mut seed = [0; 32];
+        self.0.draw(&mut seed);
+        Ok(Pii::new(ed25519_pkcs8(&seed)))
+    }
+}
 
 /// The generator behind rustls' randomness. `Debug` shows nothing of its state, which is as good as every key it draws.
 struct SeededRandom(Mutex<Chance>);

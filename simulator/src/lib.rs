@@ -5,10 +5,13 @@
 //! [`Trace`](trace::Trace) turns a run into one number that two processes can compare.
 #![forbid(unsafe_code)]
 
+pub mod campaign;
 pub mod chance;
 pub mod check;
 pub mod clock;
 pub mod crypto;
+pub mod http;
+pub mod mesh;
 pub mod net;
 pub mod peer;
 pub mod tls;

@@ -223,6 +223,7 @@ pub struct Net {
     chance: Chance,
     streams: BTreeMap<u64, Stream>,
     unreachable: BTreeSet<SocketAddr>,
+    silent: BTreeSet<SocketAddr>,
     next_stream: u64,
     next_port: u16,
     scheduled: Vec<(Instant, NetEvent)>,
@@ -236,6 +237,7 @@ impl Net {
             chance,
             streams: BTreeMap::new(),
             unreachable: BTreeSet::new(),
+            silent: BTreeSet::new(),
             next_stream: 0,
             next_port: 32_768,
             scheduled: Vec::new(),
@@ -255,6 +257,11 @@ impl Net {
     /// From now on there is no way to `address`.
     pub fn cut_off(&mut self, address: SocketAddr) {
         self.unreachable.insert(address);
+    }
+
+    /// From now on nobody answers a connect to `address`, not even to refuse it.
+    pub fn silence(&mut self, address: SocketAddr) {
+        self.silent.insert(address);
     }
 
     /// What was scheduled since the last call.
@@ -298,7 +305,9 @@ impl Net {
             || self.chance.one_in(self.weather.unreachable_one_in)
         {
             Some((back, CloseCause::Unreachable))
-        } else if self.chance.one_in(self.weather.connect_timeout_one_in) {
+        } else if self.silent.contains(&to)
+            || self.chance.one_in(self.weather.connect_timeout_one_in)
+        {
             let at = Instant(now.0.saturating_add(SYN_TIMEOUT_NS));
             Some((at, CloseCause::TimedOut))
         } else if !listening || self.chance.one_in(self.weather.refuse_one_in) {
@@ -405,7 +414,7 @@ impl Net {
                 Some(Heard::Event(LinkEvent::Connected { local }))
             }
             NetEvent::Segment(_, bytes) => {
-                if half.is_alive() {
+                if half.stage == Stage::Open {
                     half.arrived.extend(&bytes);
                     self.scheduled.push((now, NetEvent::Deliver(end)));
                 }

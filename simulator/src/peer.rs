@@ -47,8 +47,12 @@ pub struct Conn {
     pub reset: bool,
     /// Nothing is read until the script resumes.
     pub paused: bool,
+    /// How much of `received` a script has dealt with; [`Hands::told`] moves it.
+    pub told: usize,
     granted: bool,
     eof: bool,
+    /// `finish` was asked for while the handshake was under way.
+    finishing: bool,
 }
 
 impl Conn {
@@ -132,7 +136,8 @@ impl Hands {
         self.flush(id);
     }
 
-    /// Finishes our direction after what was sent, with close_notify first where there is TLS.
+    /// Finishes our direction after what was sent, with close_notify first where there is TLS. Waits for the handshake, since
+    /// nothing can be sent before.
     pub fn finish(&mut self, id: LinkId) {
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
@@ -141,6 +146,10 @@ impl Hands {
             return;
         }
         if let Some(tls) = &mut conn.tls {
+            if tls.is_handshaking() && conn.ending.is_none() {
+                conn.finishing = true;
+                return;
+            }
             tls.finish();
         }
         self.flush(id);
@@ -171,6 +180,13 @@ impl Hands {
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.paused = false;
             self.grant(id);
+        }
+    }
+
+    /// Everything that was received so far has been dealt with.
+    pub fn told(&mut self, id: LinkId) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.told = conn.received.len();
         }
     }
 
@@ -258,6 +274,9 @@ impl Hands {
             }
         }
         self.flush(id);
+        if self.conns.get(&id).is_some_and(|c| c.finishing) {
+            self.finish(id);
+        }
         self.grant(id);
     }
 }

@@ -25,6 +25,11 @@ impl Hash {
         }
     }
 
+    /// The lower half.
+    pub fn low(&self) -> u64 {
+        self.0 as u64
+    }
+
     fn number(&mut self, n: u64) {
         self.write(&n.to_le_bytes());
     }
@@ -45,7 +50,16 @@ impl fmt::Display for Hash {
 #[derive(Debug, Default)]
 pub struct Trace {
     hash: Hash,
-    lines: Option<Vec<String>>,
+    lines: Lines,
+}
+
+/// What becomes of the words.
+#[derive(Debug, Default)]
+enum Lines {
+    #[default]
+    Unwritten,
+    Kept(Vec<String>),
+    Printed,
 }
 
 impl Trace {
@@ -53,7 +67,15 @@ impl Trace {
     pub fn with_lines() -> Self {
         Self {
             hash: Hash::default(),
-            lines: Some(Vec::new()),
+            lines: Lines::Kept(Vec::new()),
+        }
+    }
+
+    /// A trace that prints each line at once, so that it is there when a machine panics.
+    pub fn printed() -> Self {
+        Self {
+            hash: Hash::default(),
+            lines: Lines::Printed,
         }
     }
 
@@ -63,7 +85,10 @@ impl Trace {
 
     /// The lines so far; empty unless they are kept.
     pub fn lines(&self) -> &[String] {
-        self.lines.as_deref().unwrap_or_default()
+        match &self.lines {
+            Lines::Kept(lines) => lines,
+            Lines::Unwritten | Lines::Printed => &[],
+        }
     }
 
     pub fn input(&mut self, process: usize, input: &Input, now: Now) {
@@ -84,7 +109,7 @@ impl Trace {
             }
             Input::Tick => self.hash.write(b"T"),
         }
-        if self.lines.is_some() {
+        if !matches!(self.lines, Lines::Unwritten) {
             let what = match input {
                 Input::Link(id, event) => format!("{id:?} {}", spell_event(event)),
                 Input::Snapshot(_) => "snapshot".into(),
@@ -108,7 +133,7 @@ impl Trace {
                 self.hash.text(&format!("{record:?}"));
             }
         }
-        if self.lines.is_some() {
+        if !matches!(self.lines, Lines::Unwritten) {
             let what = match action {
                 Action::Link(id, command) => spell_command(*id, command),
                 Action::Report(r) => format!(
@@ -166,9 +191,12 @@ impl Trace {
     }
 
     fn line(&mut self, process: usize, now: Now, arrow: char, what: &str) {
-        if let Some(lines) = &mut self.lines {
-            let (ms, us) = (now.at.0 / 1_000_000, now.at.0 / 1000 % 1000);
-            lines.push(format!("{ms}.{us:03}ms p{process} {arrow} {what}"));
+        let (ms, us) = (now.at.0 / 1_000_000, now.at.0 / 1000 % 1000);
+        let line = format!("{ms}.{us:03}ms p{process} {arrow} {what}");
+        match &mut self.lines {
+            Lines::Unwritten => {}
+            Lines::Kept(lines) => lines.push(line),
+            Lines::Printed => println!("{line}"),
         }
     }
 }

@@ -38,7 +38,8 @@ impl News {
             }
             if !seen.bytes.is_empty() {
                 lines.push(format!("{name} gets"));
-                lines.extend(print_bytes(&seen.bytes).into_iter().map(|l| mask(&l)));
+                let bytes = join_chunks(&seen.bytes);
+                lines.extend(print_bytes(&bytes).into_iter().map(|l| mask(&l)));
             }
             if let Some(ending) = seen.ending {
                 lines.push(format!("{name} {}", spell(ending)));
@@ -89,7 +90,13 @@ pub fn record_line(workload: &str, record: &Record, names: &Names) -> String {
         line += &format!(" \"{method} {path} {protocol}\"");
     }
     let details = record.details.as_deref().unwrap_or("-");
-    line += &format!(" {} {:?} {details}", record.status, record.flags);
+    let flags: Vec<&str> = record.flags.names().collect();
+    let flags = if flags.is_empty() {
+        "-".to_owned()
+    } else {
+        flags.join(",")
+    };
+    line += &format!(" {} {flags} {details}", record.status);
     let mut add = |key: &str, value: Option<String>| {
         if let Some(value) = value {
             line += &if value.contains(' ') {
@@ -116,6 +123,51 @@ pub fn record_line(workload: &str, record: &Record, names: &Names) -> String {
         add("audit", Some(policy.clone()));
     }
     line
+}
+
+/// Puts the chunks of every whole chunked message together: a proxy cuts them as the bytes happen to come.
+fn join_chunks(bytes: &[u8]) -> Vec<u8> {
+    const CHUNKED: &[u8] = b"\r\ntransfer-encoding: chunked\r\n";
+    let find = |from: usize, what: &[u8]| {
+        let at = bytes
+            .get(from..)?
+            .windows(what.len())
+            .position(|w| w == what)?;
+        Some(from + at)
+    };
+    let mut out = Vec::new();
+    let mut told = 0;
+    while let Some(body) = find(told, CHUNKED)
+        .and_then(|at| find(at + CHUNKED.len() - 2, b"\r\n\r\n"))
+        .map(|at| at + 4)
+    {
+        let Some((joined, end)) = read_chunks(bytes, body) else {
+            break;
+        };
+        out.extend_from_slice(&bytes[told..body]);
+        out.extend_from_slice(format!("{:x}\r\n", joined.len()).as_bytes());
+        out.extend_from_slice(&joined);
+        out.extend_from_slice(b"\r\n");
+        told = end;
+    }
+    out.extend_from_slice(&bytes[told..]);
+    out
+}
+
+/// The body of the chunks at `at`, and where the last chunk begins.
+fn read_chunks(bytes: &[u8], mut at: usize) -> Option<(Vec<u8>, usize)> {
+    let mut body = Vec::new();
+    loop {
+        let rest = bytes.get(at..)?;
+        let end = rest.windows(2).position(|w| w == b"\r\n")?;
+        let size = std::str::from_utf8(&rest[..end]).ok()?;
+        let size = usize::from_str_radix(size, 16).ok()?;
+        if size == 0 {
+            return Some((body, at));
+        }
+        body.extend_from_slice(rest.get(end + 2..end + 2 + size)?);
+        at += end + 2 + size + 2;
+    }
 }
 
 /// Puts a name where a value is made anew in every run.
@@ -189,6 +241,24 @@ mod tests {
                 "record b",
             ]
         );
+    }
+
+    #[test]
+    fn chunks_are_joined_and_what_is_no_whole_chunked_message_stays() {
+        let head = "A\r\ntransfer-encoding: chunked\r\n\r\n";
+        for (text, joined) in [
+            (
+                format!("{head}1\r\na\r\n2\r\nbc\r\n0\r\n\r\nB"),
+                format!("{head}3\r\nabc\r\n0\r\n\r\nB"),
+            ),
+            (
+                format!("{head}1\r\na\r\n2\r\nb"),
+                format!("{head}1\r\na\r\n2\r\nb"),
+            ),
+            ("1\r\na\r\n".into(), "1\r\na\r\n".into()),
+        ] {
+            assert_eq!(join_chunks(text.as_bytes()), joined.as_bytes());
+        }
     }
 
     #[test]

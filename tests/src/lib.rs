@@ -5,10 +5,15 @@
 //!
 //! * [`scenario`] reads and prints the files;
 //! * [`driver`] is what a driver has to offer;
-//! * [`runner`] runs a file with a driver and compares.
+//! * [`runner`] runs a file with a driver and compares;
+//! * [`simulated`] is the driver in virtual time, [`sockets`] the one over real sockets, for every runtime ([`tokio`]).
 #![forbid(unsafe_code)]
 
 pub mod driver;
 pub mod journal;
+pub mod layout;
 pub mod runner;
 pub mod scenario;
+pub mod simulated;
+pub mod sockets;
+pub mod tokio;

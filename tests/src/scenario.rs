@@ -17,7 +17,8 @@
 //! send c1 fill=100000                       so many bytes of a pattern
 //! finish c1                                 FIN, after close_notify where there is TLS
 //! reset c1
-//! close catalog 8080                        nobody listens behind the port any more
+//! close catalog 8080                        the application does not listen behind the port any more
+//! silence catalog 8080                      … and its host does not even refuse (virtual time alone)
 //! drain catalog 5s
 //! advance 15s
 //! ----
@@ -74,6 +75,11 @@ pub enum Command {
     Reset(String),
     /// The application of a workload stops listening behind a port.
     Close {
+        workload: String,
+        port: u16,
+    },
+    /// Nobody answers connects to the application of a workload.
+    Silence {
         workload: String,
         port: u16,
     },

@@ -27,7 +27,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("timer", &[]),
     // Data: knows nothing of bytes.
     ("api", &["path", "spiffe"]),
-    ("snapshot", &["api", "authz", "path", "spiffe"]),
+    (
+        "snapshot",
+        // The kind of a port and its mode are data that `accept` judges by.
+        &[
+            "accept::Mode",
+            "accept::PortKind",
+            "api",
+            "authz",
+            "path",
+            "spiffe",
+        ],
+    ),
     // Converters: know no policy.
     ("http", &["path"]),
     ("tls", &["spiffe"]),
@@ -198,6 +209,10 @@ fn what_only_looks_like_a_violation_is_none() {
             "http/h1.rs",
             "#[cfg(test)]\nmod tests { use crate::proxy::{A, B}; fn f() { {} } }\nfn g() {}",
         ),
+        (
+            "http/h1.rs",
+            "#[cfg(all(test, not(loom)))]\nmod tests { use crate::proxy::A; }",
+        ),
         ("spiffe/x509.rs", "use rustls_pki_types::CertificateDer;"),
         (
             "timer.rs",
@@ -215,8 +230,13 @@ fn what_only_looks_like_a_violation_is_none() {
 
 #[test]
 fn code_behind_a_test_module_is_still_read() {
-    let text = "#[cfg(test)]\nmod tests;\nuse crate::proxy::Proxy;";
-    assert_eq!(judge("http/mod.rs", text).len(), 1);
+    for text in [
+        "#[cfg(test)]\nmod tests;\nuse crate::proxy::Proxy;",
+        "#[cfg(not(test))]\nuse crate::proxy::Proxy;",
+        "#[cfg(loom)]\nuse crate::proxy::Proxy;",
+    ] {
+        assert_eq!(judge("http/mod.rs", text).len(), 1, "{text}");
+    }
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
@@ -348,7 +368,15 @@ fn literal(rest: &str) -> Option<usize> {
 fn without_tests(code: &str) -> String {
     let mut out = String::new();
     let mut rest = code;
-    while let Some(at) = rest.find("#[cfg(test)]") {
+    while let Some(at) = rest.find("#[cfg(") {
+        let condition_end = rest[at..].find(")]").map_or(rest.len(), |end| at + end + 2);
+        let words = tokens(&rest[at..condition_end]);
+        let tests = words.windows(3).any(|w| w[2] == "test" && w[0] != "not");
+        if !tests {
+            out.push_str(&rest[..condition_end]);
+            rest = &rest[condition_end..];
+            continue;
+        }
         out.push_str(&rest[..at]);
         rest = &rest[at..];
         let mut depth = 0;

@@ -193,7 +193,11 @@ impl Downstream {
             },
             Some(Place::Inbound(door)) => {
                 if accept::app_may_speak_first(door.port.mode, door.port.kind) {
-                    return self.become_opaque(ups, shared);
+                    self.become_opaque(ups, shared);
+                    if let Stage::Opaque(opaque) = &mut self.stage {
+                        opaque.look_first();
+                    }
+                    return;
                 }
                 // Silence: a port that demands TLS gives it the time of a handshake; one that has to look at the first
                 // bytes waits as long as the mesh says (S-27), by default as long as an idle link may live.
@@ -530,7 +534,7 @@ impl Downstream {
             Stage::Sniffing(_) | Stage::Shaking(_) | Stage::Lingering => None,
         };
         assert!(
-            self.io.is_granted() || held_back.is_some(),
+            self.io.is_granted() || self.io.is_full() || held_back.is_some(),
             "{:?} is read, has ended or is held back by a named reason: {}",
             self.io.id,
             self.waits_for()
@@ -549,7 +553,7 @@ fn read_plaintext(
     match stage {
         Stage::Http(http) => http.read(bytes, io, facts, ups, shared),
         Stage::Opaque(opaque) => {
-            if !opaque.from_downstream(bytes, io, facts, ups, shared) {
+            if !opaque.take_from_downstream(bytes, io, facts, ups, shared) {
                 *stage = Stage::Lingering;
             }
         }
@@ -572,7 +576,13 @@ fn end_plaintext(
                 io.finish();
             }
         }
-        Stage::Opaque(opaque) => opaque.end_of_downstream(ups, shared),
+        Stage::Opaque(opaque) => {
+            if opaque.take_held(io, facts, ups, shared) {
+                opaque.end_of_downstream(ups, shared);
+            } else {
+                *stage = Stage::Lingering;
+            }
+        }
         Stage::Sniffing(_) | Stage::Shaking(_) | Stage::Lingering => {}
     }
 }

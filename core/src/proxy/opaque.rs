@@ -8,11 +8,13 @@ use super::exchange::{Account, Right, Stage};
 use super::link::{Io, Wire, write};
 use super::upstream::{Upstream, open};
 use super::world::Place;
+use crate::clock::Deadline;
 use crate::decide::{self, Caller};
 use crate::id::{LinkId, Table};
 use crate::limits;
 use crate::link::{Buf, CloseCause};
 use crate::telemetry::record::Flags;
+use crate::tls::{Sniff, sniff};
 
 type Upstreams = Table<LinkId, Box<Upstream>>;
 
@@ -21,7 +23,9 @@ pub(super) struct OpaqueSide {
     stage: Stage,
     /// `None` once the record is written.
     account: Option<Account>,
-    /// The client finished its direction, and the upstream was not told yet or was.
+    /// The client's first bytes are held until it is known that they are no ClientHello, which this port refuses (S-25,
+    /// DISABLE and TCP). `None`: they were looked at, here or before.
+    unseen: Option<Buf>,
     client: Half,
     server: Half,
 }
@@ -71,6 +75,7 @@ impl OpaqueSide {
         let mut side = Self {
             stage,
             account: Some(account),
+            unseen: None,
             client: Half::Open,
             server: Half::Open,
         };
@@ -78,6 +83,11 @@ impl OpaqueSide {
             side.close(shared);
         }
         side
+    }
+
+    /// The client's first bytes were not looked at: the application was to be heard before them (S-27).
+    pub(super) fn look_first(&mut self) {
+        self.unseen = Some(Buf::default());
     }
 
     pub(super) fn upstream(&self) -> Option<LinkId> {
@@ -91,7 +101,54 @@ impl OpaqueSide {
     }
 
     /// Bytes of the client. False: the link is refused.
-    pub(super) fn from_downstream(
+    pub(super) fn take_from_downstream(
+        &mut self,
+        bytes: &[u8],
+        io: &mut Io,
+        facts: &Facts,
+        ups: &mut Upstreams,
+        shared: &mut Shared,
+    ) -> bool {
+        let first;
+        let bytes = match self.unseen.take() {
+            None => bytes,
+            Some(mut held) => {
+                held.extend_from_slice(bytes);
+                match sniff(&held) {
+                    Sniff::NeedMore => {
+                        self.unseen = Some(held);
+                        return true;
+                    }
+                    Sniff::Hello(_) | Sniff::Bad => {
+                        self.no_chain(io, ups, shared);
+                        return false;
+                    }
+                    Sniff::NotTls => {
+                        first = held;
+                        &first
+                    }
+                }
+            }
+        };
+        self.pass(bytes, io, facts, ups, shared)
+    }
+
+    /// The client ended: what was held is no ClientHello.
+    pub(super) fn take_held(
+        &mut self,
+        io: &mut Io,
+        facts: &Facts,
+        ups: &mut Upstreams,
+        shared: &mut Shared,
+    ) -> bool {
+        match self.unseen.take() {
+            Some(held) if !held.is_empty() => self.pass(&held, io, facts, ups, shared),
+            Some(_) | None => true,
+        }
+    }
+
+    /// Bytes of the client on their way to the application, judged before the first of them.
+    fn pass(
         &mut self,
         bytes: &[u8],
         io: &mut Io,
@@ -164,6 +221,24 @@ impl OpaqueSide {
         }
     }
 
+    /// No filter chain takes the connection (S-28).
+    fn no_chain(&mut self, io: &mut Io, ups: &mut Upstreams, shared: &mut Shared) {
+        shared.stats.refused += 1;
+        if let Some(u) = self.stage.upstream().and_then(|id| ups.get_mut(id)) {
+            u.let_go(shared);
+        }
+        self.stage = Stage::Answered;
+        if let Some(account) = &mut self.account {
+            account.note(|r| {
+                r.flags = Flags::NR;
+                r.details = Some("filter_chain_not_found".into());
+                r.upstream_cluster = None;
+            });
+        }
+        self.close(shared);
+        io.reset(&mut shared.actions);
+    }
+
     fn refuse(
         &mut self,
         details: Option<String>,
@@ -187,7 +262,7 @@ impl OpaqueSide {
         io.reset(&mut shared.actions);
     }
 
-    pub(super) fn from_upstream(&mut self, bytes: &[u8], wire: &mut Wire, io: &mut Io) {
+    pub(super) fn take_from_upstream(&mut self, bytes: &[u8], wire: &mut Wire, io: &mut Io) {
         if let Some(account) = &mut self.account {
             account.sent += bytes.len() as u64;
         }
@@ -296,6 +371,12 @@ impl OpaqueSide {
     }
 
     pub(super) fn grant(&mut self, io: &mut Io, ups: &Upstreams, shared: &mut Shared) {
+        let at = shared.now.at.after(limits::IDLE_TIMEOUT);
+        let due = Deadline {
+            at,
+            why: "opaque bytes",
+        };
+        shared.timers.set(&mut io.timer, io.id, Some(due));
         if self.client != Half::Open {
             // Only the end of the transport can still come; it is wanted, so that the link can be closed.
             io.grant(limits::READ_HEAD, &mut shared.actions);

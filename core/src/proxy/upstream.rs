@@ -354,7 +354,7 @@ impl Proxy {
         if outcome.done {
             if outcome.reusable && !outcome.surplus && !u.io.has_eof() && shared.drain.is_none() {
                 u.pool(shared);
-            } else if outcome.reusable || outcome.surplus {
+            } else if outcome.whole && !outcome.surplus {
                 u.retire(shared);
             } else {
                 u.let_go(shared);
@@ -499,6 +499,8 @@ struct Outcome {
     ended: bool,
     /// The answer is complete.
     done: bool,
+    /// So is the request that it answers.
+    whole: bool,
     /// The link may serve another request.
     reusable: bool,
     /// There were bytes behind the answer.
@@ -533,7 +535,7 @@ fn read_answer(
     let http = match stage {
         Stage::Http(http) => http,
         Stage::Opaque(opaque) => {
-            opaque.from_upstream(bytes, wire, io);
+            opaque.take_from_upstream(bytes, wire, io);
             return;
         }
         Stage::Sniffing(_) | Stage::Shaking(_) | Stage::Lingering => {
@@ -555,6 +557,7 @@ fn read_answer(
             Ok(Some(Event::End(_))) => {
                 outcome.done = true;
                 let whole = http.on_response_end(io, shared);
+                outcome.whole = whole;
                 outcome.reusable = whole && answer.take() == Some(KeepAlive(true));
                 outcome.surplus = !rest.is_empty();
                 break;

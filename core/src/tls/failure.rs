@@ -71,6 +71,18 @@ impl TlsFailure {
         }
     }
 
+    /// The client came back with an older version than both know (RFC 7507 §3).
+    pub(super) fn fallback() -> Self {
+        Self {
+            reason: reason(
+                Some((343, "INAPPROPRIATE_FALLBACK")),
+                "the client fell back to a version older than both know",
+            ),
+            alert: Some(AlertDescription::InappropriateFallback.into()),
+            kind: FailureKind::Protocol,
+        }
+    }
+
     pub(super) fn local(what: &str) -> Self {
         Self {
             reason: reason(None, what),

@@ -54,13 +54,21 @@ pub struct Session {
 }
 
 enum Stage {
-    /// The client knows no version of ours. rustls would answer what such a hello lacks besides (40); S-97 wants 70.
-    TooOld,
+    /// The hello alone is reason to refuse, and rustls would answer it otherwise or not at all.
+    Refused(Refusal),
     Handshake(Box<Handshake>),
     Traffic(Records),
     /// The peer has finished; we may still send.
     HalfClosed(Records),
     Over,
+}
+
+#[derive(Clone, Copy)]
+enum Refusal {
+    /// The client knows no version of ours: S-97 wants 70, where rustls answers what such a hello lacks besides (40).
+    TooOld,
+    /// The client was talked down from a version that both know (RFC 7507); rustls does not look.
+    Fallback,
 }
 
 struct Handshake {
@@ -86,9 +94,15 @@ impl Session {
         chain: ChainKind,
         hello: &HelloFacts,
     ) -> Result<Self, TlsError> {
-        if (1..TLS12).contains(&hello.newest) {
+        let refusal = match hello.newest {
+            1..TLS12 => Some(Refusal::TooOld),
+            // TLS 1.3 is always among ours.
+            TLS12 if hello.fallback => Some(Refusal::Fallback),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
             return Ok(Self {
-                stage: Stage::TooOld,
+                stage: Stage::Refused(refusal),
                 pending: Vec::new(),
             });
         }
@@ -122,7 +136,7 @@ impl Session {
     pub fn start(&mut self, out: &mut Buf) -> Result<(), TlsFailure> {
         match &mut self.stage {
             Stage::Handshake(handshake) => handshake.advance(&mut [], out).map(|_| ()),
-            Stage::TooOld | Stage::Traffic(_) | Stage::HalfClosed(_) | Stage::Over => Ok(()),
+            Stage::Refused(_) | Stage::Traffic(_) | Stage::HalfClosed(_) | Stage::Over => Ok(()),
         }
     }
 
@@ -144,9 +158,14 @@ impl Session {
                 self.handshake(out, sink)
             }
             Stage::Traffic(_) => self.traffic(&mut input, out, sink),
-            Stage::TooOld => {
-                out.extend_from_slice(&[21, 3, 1, 0, 2, 2, Alert::ProtocolVersion.into()]);
-                Err(TlsFailure::too_old())
+            Stage::Refused(refusal) => {
+                let failure = match refusal {
+                    Refusal::TooOld => TlsFailure::too_old(),
+                    Refusal::Fallback => TlsFailure::fallback(),
+                };
+                out.extend_from_slice(&[21, 3, 1, 0, 2, 2]);
+                out.extend_from_slice(failure.alert.as_slice());
+                Err(failure)
             }
             Stage::HalfClosed(_) | Stage::Over => Ok(()),
         };
@@ -166,7 +185,7 @@ impl Session {
     pub fn send(&mut self, plaintext: &[u8], out: &mut Buf) -> Result<(), TlsFailure> {
         match &mut self.stage {
             Stage::Traffic(records) | Stage::HalfClosed(records) => records.send(plaintext, out),
-            Stage::TooOld | Stage::Handshake(_) | Stage::Over => Err(TlsFailure::local(
+            Stage::Refused(_) | Stage::Handshake(_) | Stage::Over => Err(TlsFailure::local(
                 "nothing can be sent outside of an established session",
             )),
         }
@@ -180,7 +199,7 @@ impl Session {
                 let _ = records.finish(out);
             }
             // Nobody waits for the end of data that has not begun.
-            Stage::TooOld | Stage::Handshake(_) => {
+            Stage::Refused(_) | Stage::Handshake(_) => {
                 self.stage = Stage::Over;
                 self.pending = Vec::new();
             }
@@ -512,7 +531,7 @@ fn obey<Data>(state: ConnectionState<'_, '_, Data>, out: &mut Buf) -> Result<Ste
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match &self.stage {
-            Stage::TooOld => "too old",
+            Stage::Refused(_) => "refused",
             Stage::Handshake(_) => "handshake",
             Stage::Traffic(_) => "traffic",
             Stage::HalfClosed(_) => "half closed",

@@ -27,7 +27,12 @@ pub struct HelloFacts {
     pub sni: Option<String>,
     /// The newest version that the client offers, as it is written on the wire (0x0304 is TLS 1.3); 0 is unknown.
     pub newest: u16,
+    /// TLS_FALLBACK_SCSV: a first try with a newer version failed (RFC 7507).
+    pub fallback: bool,
 }
+
+/// RFC 7507 §2.
+const FALLBACK_SCSV: [u8; 2] = [0x56, 0x00];
 
 /// The names by which Istio's clients make themselves known (S-25).
 const ISTIO_ALPN: [&[u8]; 5] = [
@@ -169,6 +174,7 @@ fn parse_hello(body: &[u8]) -> Option<HelloFacts> {
     }
     let mut facts = HelloFacts {
         newest: legacy_version,
+        fallback: suites.chunks_exact(2).any(|suite| suite == FALLBACK_SCSV),
         ..HelloFacts::default()
     };
     if at.0.is_empty() {

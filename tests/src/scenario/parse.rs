@@ -110,6 +110,10 @@ fn parse_command(line: &str, body: &[&str]) -> Result<Command, String> {
             workload: words.next()?.to_owned(),
             port: number(words.next()?)?,
         },
+        "silence" => Command::Silence {
+            workload: words.next()?.to_owned(),
+            port: number(words.next()?)?,
+        },
         "drain" => Command::Drain {
             workload: words.next()?.to_owned(),
             grace: duration(words.next()?)?,
@@ -217,6 +221,9 @@ fn check_names(scenario: &Scenario) -> Result<(), ParseError> {
         };
         let (mut needs_workload, mut needs_conn) = (None, None);
         match command {
+            Command::Silence { .. } if !scenario.virtual_time => {
+                return fail("only `needs virtual-time` files can silence somebody".into());
+            }
             Command::Workload(w) => {
                 if workloads.iter().any(|(name, _)| name == &w.name) {
                     return fail(format!("a second workload `{}`", w.name));
@@ -242,7 +249,9 @@ fn check_names(scenario: &Scenario) -> Result<(), ParseError> {
             Command::Send { conn, .. } | Command::Finish(conn) | Command::Reset(conn) => {
                 needs_conn = Some(conn);
             }
-            Command::Close { workload, port } => needs_workload = Some((workload, Some(*port))),
+            Command::Close { workload, port } | Command::Silence { workload, port } => {
+                needs_workload = Some((workload, Some(*port)));
+            }
             Command::Drain { workload, .. } => needs_workload = Some((workload, None)),
         }
         if let Some((name, port)) = needs_workload {

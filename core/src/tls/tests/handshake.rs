@@ -279,6 +279,21 @@ fn a_client_older_than_every_version_of_ours_gets_protocol_version() {
     assert_eq!(server.take_out(), [21, 3, 1, 0, 2, 2, 70]);
 }
 
+/// RFC 7507: a client that was talked down from TLS 1.3 is told so.
+#[test]
+fn a_client_that_fell_back_from_a_version_of_ours_gets_inappropriate_fallback() {
+    let facts = HelloFacts {
+        newest: 0x0303,
+        fallback: true,
+        ..HelloFacts::default()
+    };
+    let session = Session::server(&World::new().server(), ChainKind::Http, &facts).unwrap();
+    let mut server = End::new(session);
+    server.receive(b"any bytes");
+    assert_eq!(server.failure.clone().unwrap().alert, Some(86));
+    assert_eq!(server.take_out(), [21, 3, 1, 0, 2, 2, 86]);
+}
+
 #[test]
 fn a_client_that_does_not_own_its_certificate_is_refused() {
     let world = World::new();

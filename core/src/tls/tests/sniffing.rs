@@ -107,6 +107,19 @@ fn a_hello_without_extensions_says_nothing() {
 }
 
 #[test]
+fn a_fallback_is_told() {
+    let suites = |list: &[u8]| {
+        let body = [&[3, 3][..], &[7; 32], &[0], &vector16(list), &[1, 0]].concat();
+        record(&[&[1, 0][..], &vector16(&body)].concat())
+    };
+    assert!(facts(&suites(&[0xc0, 0x2f, 0x56, 0x00])).fallback);
+    assert!(
+        !facts(&suites(&[0xc0, 0x56, 0x00, 0x2f])).fallback,
+        "not at a suite's place"
+    );
+}
+
+#[test]
 fn the_newest_version_is_told_and_grease_is_not_a_version() {
     assert_eq!(facts(&hello()).newest, 0x0304);
     for (list, newest) in [

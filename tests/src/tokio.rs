@@ -1,0 +1,64 @@
+//! Sidecars over tokio: each a shard of its own, its machine held against the contract.
+
+use meshward_core::proxy::{Input, Proxy};
+use meshward_simulator::campaign::Inspected;
+use meshward_simulator::check::Checked;
+use meshward_tokio::{Clock, Command, Destination, Driver, ProxyId, ShardHandle, spawn_shard};
+
+use crate::sockets::{Host, Running, Sidecar};
+
+/// Starts shards.
+#[derive(Debug, Default)]
+pub struct Tokio;
+
+type Machine = Checked<Inspected>;
+
+struct Shard(ShardHandle<Machine>);
+
+/// The only proxy of each driver.
+const PROXY: ProxyId = ProxyId(0);
+
+impl Host for Tokio {
+    fn name(&self) -> &'static str {
+        "tokio"
+    }
+
+    fn start(&mut self, sidecar: Sidecar) -> Result<Box<dyn Running>, String> {
+        let Sidecar {
+            seed,
+            crypto,
+            inputs,
+            doors,
+            mut records,
+        } = sidecar;
+        let shard = spawn_shard("sidecar", None, move || {
+            let clock = Clock::start();
+            let sink = move |_, record: Box<_>| records(*record);
+            let mut driver = Driver::new(clock, Box::new(sink));
+            let machine = Checked::new(Inspected::new(Proxy::new(seed, crypto, clock.now())));
+            let proxy = driver.add(machine);
+            assert_eq!(proxy, PROXY, "the first proxy of a driver");
+            for input in inputs {
+                driver.input(proxy, input);
+            }
+            for (listener, entry) in doors {
+                driver.listen(proxy, listener, entry, Destination::Local)?;
+            }
+            Ok(driver)
+        });
+        shard
+            .map(|shard| Box::new(Shard(shard)) as Box<dyn Running>)
+            .map_err(|e| e.to_string())
+    }
+}
+
+impl Running for Shard {
+    fn tell(&self, input: Input) {
+        self.0.send(Command::Input(PROXY, input));
+    }
+
+    fn stop(self: Box<Self>) -> Result<(), String> {
+        self.0.send(Command::Stop);
+        self.0.join().map(drop).map_err(|e| e.to_string())
+    }
+}
