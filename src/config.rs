@@ -21,6 +21,7 @@ use meshward_core::snapshot::{ClientTls, Snapshot, compile};
 use meshward_core::spiffe::{Svid, SvidFile, SvidLoadError};
 
 use crate::files;
+use crate::say;
 
 /// Threads that carry traffic, at most.
 const WORKERS_MAX: usize = 256;
@@ -77,7 +78,7 @@ impl Plan {
 
 /// Reads the file and all that it names. `version`: of the snapshots that come of it.
 pub(crate) fn load(path: &Path, version: u64, now: UnixTime) -> Result<Plan, Vec<String>> {
-    let text = files::read_text(path).map_err(|e| vec![e])?;
+    let text = files::read_text(path).map_err(|e| vec![with_hint(e)])?;
     let mut reading = Reading {
         dir: path.parent().map(Path::to_path_buf).unwrap_or_default(),
         report: Report::new(path.display().to_string().into(), Purpose::Enforce),
@@ -105,6 +106,15 @@ pub(crate) fn load(path: &Path, version: u64, now: UnixTime) -> Result<Plan, Vec
         }
         _ if messages.is_empty() => Err(vec![format!("{}: nothing to run", path.display())]),
         _ => Err(messages),
+    }
+}
+
+/// `message` about a file, with a hint if it has none.
+fn with_hint(message: String) -> String {
+    if message.contains("\n  hint: ") {
+        message
+    } else {
+        format!("{message}\n  hint: name a file that is there and can be read")
     }
 }
 
@@ -479,6 +489,7 @@ impl Reading {
                     .filter_map(|l| l.tls.as_ref().map(|(files, ..)| files.clone())),
             )
             .collect();
+        self.distinct(&raw);
         // A listener without TLS belongs to the workload all the same: to its identity, if the file has just one.
         let only = identities
             .first()
@@ -589,8 +600,7 @@ impl Reading {
             };
             proxies.push(self.proxy(files, group, &raw, version)?);
         }
-        self.distinct(&proxies, raw.place);
-        (self.report.errors() == 0).then_some(Plan {
+        Some(Plan {
             workers: raw.workers,
             proxies,
             logs,
@@ -654,19 +664,18 @@ impl Reading {
         })
     }
 
-    fn distinct(&mut self, proxies: &[ProxyPlan], place: Place) {
-        let mut all: Vec<&ListenerPlan> = proxies.iter().flat_map(|p| &p.listeners).collect();
-        all.sort_by_key(|l| l.address);
-        for pair in all.windows(2) {
-            if let [a, b] = pair
-                && a.address == b.address
-            {
-                let message = format!(
-                    "`{}` and `{}` listen on the same address {}",
-                    a.name, b.name, a.address
+    /// No two listeners may have one address.
+    fn distinct(&mut self, raw: &Raw) {
+        let inbound = raw.inbound.iter().map(|l| (l.address, &l.name, l.place));
+        let outbound = raw.outbound.iter().map(|l| (l.address, &l.name, l.place));
+        let mut known: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+        for (address, name, place) in inbound.chain(outbound) {
+            if let Some(other) = known.insert(address, name) {
+                self.report.invalid(
+                    place,
+                    format!("`{name}` listens on {address} as `{other}` does"),
+                    "give one of them another address",
                 );
-                self.report
-                    .invalid(place, message, "give one of them another");
             }
         }
     }
@@ -745,7 +754,7 @@ impl Reading {
                     )
                 }));
                 for finding in &loaded.findings {
-                    anstream::eprintln!("{finding}");
+                    say::err(finding);
                 }
                 Some(Arc::new(loaded))
             }

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use meshward_core::telemetry::{Record, accesslog};
 
+use crate::say;
+
 /// Lines are gathered for so long before they are written.
 const GATHER: Duration = Duration::from_millis(50);
 /// Bytes of lines that wait for a slow disk; beyond it lines are lost, and counted.
@@ -194,17 +196,17 @@ impl Shared {
             drop(state);
             for (path, file, lines, lost) in taken {
                 if let Err(e) = (&*file).write_all(&lines) {
-                    eprintln!(
+                    say::err(format_args!(
                         "{}: the access log cannot be written: {}",
                         path.display(),
                         crate::files::words(&e)
-                    );
+                    ));
                 }
                 if lost > 0 {
-                    eprintln!(
+                    say::err(format_args!(
                         "{}: {lost} lines were lost, the disk was too slow",
                         path.display()
-                    );
+                    ));
                 }
             }
             self.lock().writing = false;

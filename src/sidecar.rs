@@ -15,6 +15,7 @@ use signal_hook::iterator::Signals;
 use crate::config::{self, Plan};
 use crate::exit::Failure;
 use crate::logs::Logs;
+use crate::say;
 
 /// What is open may go on for so long after SIGTERM. Istio: terminationDrainDuration 5 s.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
@@ -42,10 +43,14 @@ enum Runtime {
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let plan = config::load(&arguments.config, 1, now()).map_err(Failure::Data)?;
     for warning in &plan.warnings {
-        anstream::eprintln!("{warning}");
+        say::err(warning);
     }
     if arguments.check {
-        println!("{}: {}", arguments.config.display(), summary(&plan));
+        say::out(format_args!(
+            "{}: {}",
+            arguments.config.display(),
+            summary(&plan)
+        ));
         return Ok(ExitCode::SUCCESS);
     }
     raise_open_files();
@@ -77,7 +82,9 @@ fn choose(wanted: Runtime) -> Result<Chosen, Failure> {
             "io_uring cannot be used: {why}\n  hint: --runtime tokio, or --runtime auto"
         ))),
         (Runtime::Auto, Err(why)) => {
-            anstream::eprintln!("io_uring cannot be used ({why}); running on tokio");
+            say::err(format_args!(
+                "io_uring cannot be used ({why}); running on tokio"
+            ));
             Ok(Chosen::Tokio)
         }
     }
@@ -186,39 +193,39 @@ fn serve<S: Shards>(
         .map_err(|e| Failure::Machine(format!("worker {number} cannot start: {e}")))?;
         shards.push(shard);
     }
-    println!(
+    say::out(format_args!(
         "meshward sidecar on {}, pid {}: {}",
         S::NAME,
         std::process::id(),
         summary(&plan)
-    );
+    ));
     let mut version = 1;
     for signal in signals.forever() {
         match signal {
             SIGHUP => {
                 version += 1;
                 match config::load(path, version, now()) {
-                    Err(messages) => anstream::eprintln!(
+                    Err(messages) => say::err(format_args!(
                         "{}\nnot reloaded, everything stays as it was",
                         messages.join("\n")
-                    ),
-                    Ok(new) if !plan.same_doors(&new) => anstream::eprintln!(
+                    )),
+                    Ok(new) if !plan.same_doors(&new) => say::err(format_args!(
                         "{}: workers, listeners or identity files differ\n  hint: restart to change them\nnot reloaded, everything stays as it was",
                         path.display()
-                    ),
+                    )),
                     Ok(new) => match logs.reopen(&new.logs) {
-                        Err(message) => anstream::eprintln!(
+                        Err(message) => say::err(format_args!(
                             "{message}\nnot reloaded, everything stays as it was"
-                        ),
+                        )),
                         Ok(()) => {
                             for warning in &new.warnings {
-                                anstream::eprintln!("{warning}");
+                                say::err(warning);
                             }
                             plan = new;
                             for shard in &shards {
                                 S::update(shard, &plan);
                             }
-                            println!("reloaded: {}", summary(&plan));
+                            say::out(format_args!("reloaded: {}", summary(&plan)));
                         }
                     },
                 }
@@ -229,7 +236,10 @@ fn serve<S: Shards>(
             break;
         }
     }
-    println!("draining, at most {} s", DRAIN_GRACE.as_secs());
+    say::out(format_args!(
+        "draining, at most {} s",
+        DRAIN_GRACE.as_secs()
+    ));
     for shard in &shards {
         S::drain(shard, DRAIN_GRACE);
     }
@@ -265,7 +275,7 @@ fn raise_open_files() {
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
         if let Err(e) = setrlimit(Resource::Nofile, limit) {
-            anstream::eprintln!("the limit of open files stays as it is: {e}");
+            say::err(format_args!("the limit of open files stays as it is: {e}"));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -233,6 +233,16 @@ fn a_request_that_does_not_end_is_cut_when_the_grace_is_over() {
     app.release();
 }
 
+/// A process that a failing test does not leave behind.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_sidecar_outlives_whoever_reads_what_it_says() {
     let place = Place::new();
@@ -240,17 +250,14 @@ fn a_sidecar_outlives_whoever_reads_what_it_says() {
     let file = plain(&place);
     place.write("s.yaml", &file);
     let mut command = place.command(&["sidecar", "--config", "s.yaml", "--runtime", "tokio"]);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it can be run");
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = Owned(piped.spawn().expect("it can be run"));
     let mut first = String::new();
-    let mut out = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+    let mut out = BufReader::new(child.0.stdout.take().expect("stdout is a pipe"));
     out.read_line(&mut first).expect("its first line");
-    drop((out, child.stderr.take()));
+    drop((out, child.0.stderr.take()));
     let signal = |name: &str| {
-        let kill = format!("kill -{name} {}", child.id());
+        let kill = format!("kill -{name} {}", child.0.id());
         assert_eq!(place.shell(&kill).code, Some(0));
     };
     place.write("s.yaml", "nothing: good\n");
@@ -262,5 +269,5 @@ fn a_sidecar_outlives_whoever_reads_what_it_says() {
         (Client::connect(&place).get("/secret")? == 403).then_some(())
     });
     signal("TERM");
-    assert_eq!(child.wait().expect("its end").code(), Some(0));
+    assert_eq!(child.0.wait().expect("its end").code(), Some(0));
 }

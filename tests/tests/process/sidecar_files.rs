@@ -187,8 +187,8 @@ fn policies_that_istio_would_refuse_are_refused() {
             "pol/p.yaml:8:9: unknown field `path` in `operation`\n  hint: did you mean `paths`?\n",
         ),
         (
-            policy("PeerAuthentication", "spec: {mtls: {mode: ON}}\n"),
-            "pol/p.yaml:4:21: `ON` is no mode of mutual TLS\n  hint: take one of UNSET, DISABLE, PERMISSIVE, STRICT\n",
+            policy("PeerAuthentication", "spec: {mtls: {mode: LOOSE}}\n"),
+            "pol/p.yaml:4:21: `LOOSE` is no mode of mutual TLS\n  hint: take one of UNSET, DISABLE, PERMISSIVE, STRICT\n",
         ),
     ] {
         place.write("pol/p.yaml", text);
@@ -221,12 +221,12 @@ fn what_is_not_enforced_yet_is_refused() {
     for (text, at, what) in [
         (
             ap("spec:\n  rules:\n  - when:\n    - {key: source.ip, values: [10.0.0.1]}\n"),
-            "6:5",
+            "7:7",
             "`when`",
         ),
         (
             ap("spec:\n  rules:\n  - from:\n    - source: {requestPrincipals: [\"*\"]}\n"),
-            "7:16",
+            "7:35",
             "`requestPrincipals`",
         ),
         (
