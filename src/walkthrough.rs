@@ -71,9 +71,16 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             })?,
             Action::Await { name, text } => match stage.wait_for(name, text, waiting)? {
                 Ok(()) => tally.passed += 1,
+                // What follows counts on it.
                 Err(what) => {
                     tally.failed += 1;
-                    show_failure(&path, step.line, &what);
+                    let left = script.steps.len() - number;
+                    show_failure(
+                        &path,
+                        step.line,
+                        &format!("{what}; {left} steps are left out"),
+                    );
+                    break;
                 }
             },
             Action::Run { command, expected } => {

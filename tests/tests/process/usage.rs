@@ -99,6 +99,27 @@ fn a_walk_through_runs_beside_awaits_compares_and_leaves_nothing() {
 }
 
 #[test]
+fn a_walk_through_stops_where_an_await_is_in_vain() {
+    let place = Place::new();
+    let text = "start app: sh -c 'echo no; exit 4'\nawait app yes\necho never\n----\nnever\n";
+    place.write("w/walkthrough.txt", text);
+    let ran = place.run(&["walkthrough", "w"]);
+    assert_eq!(ran.code, Some(1));
+    let failure = "w/walkthrough.txt:2:1: `app` ended, exit 4, and did not print `yes`; 1 steps are left out\n";
+    assert!(ran.stdout.contains(failure), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("last lines of `app`:\nno\n"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stdout.contains("\n0 passed, 1 failed"),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
 fn rewriting_a_walk_through_is_refused_where_ci_is_set() {
     let place = Place::new();
     let text = "echo new\n----\nold\n";
