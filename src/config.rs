@@ -15,6 +15,7 @@ use meshward_core::api::mesh_config::MeshConfig;
 use meshward_core::api::meta::Labels;
 use meshward_core::clock::UnixTime;
 use meshward_core::link::Entry;
+use meshward_core::proxy::Input;
 use meshward_core::snapshot::compile::{InboundSource, OutboundSource, Sources};
 use meshward_core::snapshot::select::Workload;
 use meshward_core::snapshot::{ClientTls, Snapshot, compile};
@@ -42,10 +43,25 @@ pub(crate) struct Plan {
 
 #[derive(Debug)]
 pub(crate) struct ProxyPlan {
-    pub(crate) svid: Option<Arc<Svid>>,
-    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) listeners: Vec<ListenerPlan>,
     identity: Option<IdentityFiles>,
+}
+
+/// What is published to every shard, and again after a reload.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) svid: Option<Arc<Svid>>,
+    pub(crate) snapshot: Arc<Snapshot>,
+}
+
+impl Settings {
+    /// The same in the words of a proxy. The identity comes first: a snapshot that demands TLS finds it there.
+    pub(crate) fn inputs(&self) -> Vec<Input> {
+        let svid = self.svid.iter().map(|svid| Input::Svid(Arc::clone(svid)));
+        let snapshot = Input::Snapshot(Arc::clone(&self.snapshot));
+        svid.chain([snapshot]).collect()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -657,8 +673,10 @@ impl Reading {
             }
         }
         Some(ProxyPlan {
-            svid: group.svid,
-            snapshot,
+            settings: Arc::new(Settings {
+                svid: group.svid,
+                snapshot,
+            }),
             listeners: group.listeners,
             identity: files,
         })

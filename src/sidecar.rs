@@ -3,16 +3,19 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
 use meshward_core::clock::UnixTime;
+use meshward_core::link::Entry;
 use meshward_core::proxy::Proxy;
+use meshward_core::sync::{Published, Reader};
 use meshward_core::tls::Crypto;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{self, Plan};
+use crate::config::{self, Plan, Settings};
 use crate::exit::Failure;
 use crate::logs::Logs;
 use crate::say;
@@ -96,7 +99,8 @@ trait Shards: Sized {
     type Shard;
 
     fn start(number: usize, seat: Seat) -> io::Result<Self::Shard>;
-    fn update(shard: &Self::Shard, plan: &Plan);
+    /// Something was published.
+    fn wake(shard: &Self::Shard);
     fn drain(shard: &Self::Shard, grace: Duration);
     fn join(shard: Self::Shard) -> io::Result<()>;
     fn has_ended(shard: &Self::Shard) -> bool;
@@ -109,14 +113,13 @@ pub(crate) struct Seat {
 }
 
 struct SeatProxy {
-    svid: Option<std::sync::Arc<meshward_core::spiffe::Svid>>,
-    snapshot: std::sync::Arc<meshward_core::snapshot::Snapshot>,
-    listeners: Vec<(std::net::TcpListener, meshward_core::link::Entry)>,
+    settings: Reader<Settings>,
+    listeners: Vec<(std::net::TcpListener, Entry)>,
     seed: [u8; 32],
 }
 
 /// By worker, by proxy, by listener.
-type Listeners = Vec<Vec<Vec<(std::net::TcpListener, meshward_core::link::Entry)>>>;
+type Listeners = Vec<Vec<Vec<(std::net::TcpListener, Entry)>>>;
 
 fn bind(plan: &Plan) -> Result<Listeners, Failure> {
     // Sockets that share a port would share it with a stranger's process of the same user too: ask alone first.
@@ -165,19 +168,25 @@ fn serve<S: Shards>(
     logs: Logs,
     mut signals: Signals,
 ) -> Result<ExitCode, Failure> {
+    let workers = u16::try_from(plan.workers).unwrap_or(u16::MAX);
+    let (mut cells, mut readers) = (Vec::new(), Vec::new());
+    for proxy in &plan.proxies {
+        let (cell, of_cell) = Published::new(Arc::clone(&proxy.settings), workers);
+        cells.push(cell);
+        readers.push(of_cell.into_iter());
+    }
     let mut shards = Vec::new();
     for (number, doors) in listeners.into_iter().enumerate() {
-        let proxies = plan
-            .proxies
-            .iter()
+        let proxies = readers
+            .iter_mut()
             .zip(doors)
-            .map(|(proxy, listeners)| {
+            .filter_map(|(readers, listeners)| Some((readers.next()?, listeners)))
+            .map(|(settings, listeners)| {
                 let mut seed = [0; 32];
                 aws_lc_rs::rand::fill(&mut seed)
                     .map_err(|_| Failure::Machine("no randomness".into()))?;
                 Ok(SeatProxy {
-                    svid: proxy.svid.clone(),
-                    snapshot: proxy.snapshot.clone(),
+                    settings,
                     listeners,
                     seed,
                 })
@@ -222,8 +231,11 @@ fn serve<S: Shards>(
                                 say::err(warning);
                             }
                             plan = new;
+                            for (cell, proxy) in cells.iter_mut().zip(&plan.proxies) {
+                                cell.publish(Arc::clone(&proxy.settings));
+                            }
                             for shard in &shards {
-                                S::update(shard, &plan);
+                                S::wake(shard);
                             }
                             say::out(format_args!("reloaded: {}", summary(&plan)));
                         }
@@ -291,7 +303,6 @@ macro_rules! shards {
     ($module:ident, $name:ident, $binding:ident, $words:literal) => {
         mod $module {
             use super::*;
-            use meshward_core::proxy::Input;
             use $binding::{
                 Clock, Command, Destination, Driver, ProxyId, ShardHandle, spawn_shard,
             };
@@ -314,10 +325,7 @@ macro_rules! shards {
                                 Crypto::production(),
                                 clock.now(),
                             ));
-                            driver.input(proxy, Input::Snapshot(plan.snapshot));
-                            if let Some(svid) = plan.svid {
-                                driver.input(proxy, Input::Svid(svid));
-                            }
+                            driver.follow(proxy, plan.settings, Settings::inputs);
                             for (listener, entry) in plan.listeners {
                                 driver.listen(proxy, listener, entry, Destination::Local)?;
                             }
@@ -326,16 +334,8 @@ macro_rules! shards {
                     })
                 }
 
-                fn update(shard: &Self::Shard, plan: &Plan) {
-                    for (proxy, number) in plan.proxies.iter().zip(0..) {
-                        if let Some(svid) = &proxy.svid {
-                            shard.send(Command::Input(ProxyId(number), Input::Svid(svid.clone())));
-                        }
-                        shard.send(Command::Input(
-                            ProxyId(number),
-                            Input::Snapshot(proxy.snapshot.clone()),
-                        ));
-                    }
+                fn wake(shard: &Self::Shard) {
+                    shard.remote().wake();
                 }
 
                 fn drain(shard: &Self::Shard, grace: Duration) {

@@ -14,6 +14,7 @@ use meshward_core::id::{Key, LinkId, Table};
 use meshward_core::link::{CloseCause, Entry, LinkCommand, LinkEvent};
 use meshward_core::machine::{Machine, step};
 use meshward_core::proxy::{Action, Input};
+use meshward_core::sync::Reader;
 use meshward_core::telemetry::Record;
 use tokio::net::TcpStream;
 use tokio::task::coop;
@@ -61,11 +62,15 @@ pub struct Stats {
     pub turns: u64,
 }
 
+/// Asks a published value whether there is a newer one; what to tell the machine then.
+type Look = Box<dyn FnMut() -> Option<Vec<Input>>>;
+
 /// Owns the machines of one shard and all their sockets.
 pub struct Driver<M> {
     clock: Clock,
     sink: Box<dyn Sink>,
     proxies: Vec<Proxy<M>>,
+    followed: Vec<(ProxyId, Look)>,
     listeners: Vec<Option<Listener>>,
     work: Work,
     commands: mpsc::Receiver<Command<M>>,
@@ -144,6 +149,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
             clock,
             sink,
             proxies: Vec::new(),
+            followed: Vec::new(),
             listeners: Vec::new(),
             work: Work {
                 inputs: VecDeque::new(),
@@ -206,6 +212,18 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         self.work.inputs.push_back((proxy, input));
     }
 
+    /// Looks at a published value once a turn, and tells `proxy` what came in the words of `inputs`. Who publishes calls
+    /// [`Remote::wake`].
+    pub fn follow<T: 'static>(
+        &mut self,
+        proxy: ProxyId,
+        mut reader: Reader<T>,
+        inputs: fn(&T) -> Vec<Input>,
+    ) {
+        let look = move || reader.changed().map(|value| inputs(&value));
+        self.followed.push((proxy, Box::new(look)));
+    }
+
     /// A sender of commands.
     pub fn remote(&self) -> Remote<M> {
         Remote {
@@ -236,6 +254,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         self.clock.refresh();
         self.take_woken(cx);
         self.take_commands();
+        self.look_at_published();
         self.ring(&sleep);
         let mut idle = false;
         for _ in 0..EVENTS_PER_TURN {
@@ -304,6 +323,14 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
                 }
                 Command::Stop => self.ending = Ending::Now,
                 Command::Run(run) => run(self),
+            }
+        }
+    }
+
+    fn look_at_published(&mut self) {
+        for (proxy, look) in &mut self.followed {
+            for input in look().into_iter().flatten() {
+                self.work.inputs.push_back((*proxy, input));
             }
         }
     }

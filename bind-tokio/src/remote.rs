@@ -71,6 +71,11 @@ impl<M> Remote<M> {
         self.ready.wake();
         sent
     }
+
+    /// Makes the driver take a turn, so that it looks at what it follows.
+    pub fn wake(&self) {
+        self.ready.wake();
+    }
 }
 
 impl<M> fmt::Debug for Remote<M> {
