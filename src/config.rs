@@ -11,7 +11,7 @@ use meshward_core::accept::{Mode, PortKind};
 use meshward_core::api::load::reader::{Fields, Purpose, Report};
 use meshward_core::api::load::yaml::{self, Node, Place};
 use meshward_core::api::load::{Loaded, Text, load_for_enforcement};
-use meshward_core::api::mesh_config::MeshConfig;
+use meshward_core::api::mesh_config::{AccessLogEncoding, MeshConfig};
 use meshward_core::api::meta::Labels;
 use meshward_core::clock::UnixTime;
 use meshward_core::link::Entry;
@@ -35,6 +35,7 @@ pub(crate) struct Plan {
     pub(crate) proxies: Vec<ProxyPlan>,
     /// By the number of the listener: where its records go.
     pub(crate) logs: Vec<Option<PathBuf>>,
+    pub(crate) encoding: AccessLogEncoding,
     /// What is worth saying, but stops nothing.
     pub(crate) warnings: Vec<String>,
     /// For the line that is printed: policies in force.
@@ -99,6 +100,7 @@ pub(crate) fn load(path: &Path, version: u64, now: UnixTime) -> Result<Plan, Vec
         dir: path.parent().map(Path::to_path_buf).unwrap_or_default(),
         report: Report::new(path.display().to_string().into(), Purpose::Enforce),
         broken: Vec::new(),
+        log_of_mesh: None,
         now,
         svids: BTreeMap::new(),
         resources: BTreeMap::new(),
@@ -172,6 +174,8 @@ struct Reading {
     report: Report,
     /// Messages that have a place of their own.
     broken: Vec<String>,
+    /// meshConfig.accessLogFile, for listeners that say nothing.
+    log_of_mesh: Option<PathBuf>,
     now: UnixTime,
     svids: BTreeMap<IdentityFiles, Option<Arc<Svid>>>,
     resources: BTreeMap<PathBuf, Option<Arc<Loaded>>>,
@@ -225,9 +229,7 @@ impl Reading {
             }
             workload.close(&mut self.report);
         }
-        let mesh = fields
-            .take("mesh")
-            .and_then(|node| MeshConfig::read(node, &mut self.report));
+        let mesh = fields.take("mesh").and_then(|node| self.mesh(node));
         let mut inbound = Vec::new();
         for node in self.list(&mut fields, "inbound") {
             inbound.extend(self.inbound(node));
@@ -253,6 +255,17 @@ impl Reading {
             outbound,
             place: root.place,
         })
+    }
+
+    fn mesh(&mut self, node: &Node) -> Option<MeshConfig> {
+        let mesh = MeshConfig::read(node, &mut self.report)?;
+        if !mesh.access_log_format.is_empty() {
+            self.report.not_enforced(node.place, "`accessLogFormat`");
+        }
+        if !mesh.access_log_file.is_empty() {
+            self.log_of_mesh = Some(self.dir.join(&mesh.access_log_file));
+        }
+        Some(mesh)
     }
 
     fn list<'n>(&mut self, fields: &mut Fields<'n>, name: &'static str) -> &'n [Node] {
@@ -287,7 +300,10 @@ impl Reading {
             let text = self.report.text(n, "policies")?;
             (text != "none").then(|| (self.dir.join(text), n.place))
         });
-        let access_log = fields.take("accessLog").and_then(|n| self.log(n));
+        let access_log = match fields.take("accessLog") {
+            Some(node) => self.log(node),
+            None => self.log_of_mesh.clone(),
+        };
         fields.close(&mut self.report);
         Some(RawInbound {
             place: node.place,
@@ -344,7 +360,10 @@ impl Reading {
                 },
             ))
         });
-        let access_log = fields.take("accessLog").and_then(|n| self.log(n));
+        let access_log = match fields.take("accessLog") {
+            Some(node) => self.log(node),
+            None => self.log_of_mesh.clone(),
+        };
         fields.close(&mut self.report);
         Some(RawOutbound {
             place: node.place,
@@ -620,6 +639,9 @@ impl Reading {
             workers: raw.workers,
             proxies,
             logs,
+            encoding: raw
+                .mesh
+                .map_or_else(AccessLogEncoding::default, |mesh| mesh.access_log_encoding),
             warnings: Vec::new(),
             policies,
         })

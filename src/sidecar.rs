@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     // Signals are taken over before anybody can know our pid from a line we printed.
     let signals = Signals::new([SIGHUP, SIGTERM, SIGINT])
         .map_err(|e| Failure::Machine(format!("signals cannot be taken over: {e}")))?;
-    let logs = Logs::open(&plan.logs).map_err(Failure::Machine)?;
+    let logs = Logs::open(&plan.logs, plan.encoding).map_err(Failure::Machine)?;
     let listeners = bind(&plan)?;
     match choose(arguments.runtime)? {
         Chosen::Uring => {
@@ -222,7 +222,7 @@ fn serve<S: Shards>(
                         "{}: workers, listeners or identity files differ\n  hint: restart to change them\nnot reloaded, everything stays as it was",
                         path.display()
                     )),
-                    Ok(new) => match logs.reopen(&new.logs) {
+                    Ok(new) => match logs.reopen(&new.logs, new.encoding) {
                         Err(message) => say::err(format_args!(
                             "{message}\nnot reloaded, everything stays as it was"
                         )),

@@ -173,6 +173,27 @@ fn sighup_opens_a_log_anew_that_was_moved_away() {
 }
 
 #[test]
+fn the_mesh_says_where_and_how_listeners_log_that_say_nothing() {
+    let place = Place::new();
+    let _app = App::start(&place);
+    let mesh = "mesh: {accessLogFile: mesh.log, accessLogEncoding: JSON}\n";
+    place.write(
+        "s.yaml",
+        mesh.to_owned() + &place.inbound("  mode: DISABLE\n"),
+    );
+    let mut sidecar = Sidecar::start(&place, "s.yaml");
+    assert_eq!(Client::connect(&place).get("/hello"), Some(200));
+    sidecar.signal("TERM");
+    assert_eq!(sidecar.ends().code(), Some(0));
+    let log = place.read("mesh.log");
+    assert!(
+        log.starts_with("{\"start_time\":") && log.contains("\"path\":\"/hello\""),
+        "{log}"
+    );
+    assert_eq!(log.lines().count(), 1);
+}
+
+#[test]
 fn sigterm_lets_an_open_request_finish() {
     let place = Place::new();
     let app = App::start(&place);

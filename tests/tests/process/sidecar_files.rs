@@ -158,6 +158,20 @@ fn an_expired_identity_is_refused() {
     );
 }
 
+#[test]
+fn what_the_mesh_says_of_logs_and_is_not_done_is_refused() {
+    let place = Place::new();
+    let file = format!(
+        "mesh:\n  accessLogFormat: \"%PROTOCOL%\"\n{}",
+        place.inbound(DISABLE)
+    );
+    refused(
+        &place,
+        &file,
+        "s.yaml:2:3: `accessLogFormat`: valid, not enforced yet\n  hint: remove it: until it is enforced, nothing that has it is loaded\n",
+    );
+}
+
 /// A policy with `spec` as it stands from line 4 on.
 fn policy(kind: &str, spec: &str) -> String {
     format!(
@@ -310,5 +324,53 @@ fn an_address_that_cannot_be_had_exits_with_1() {
     run().refuses(
         1,
         "error: no/such/folder/log: cannot be opened for the access log: no such file or directory\n",
+    );
+}
+
+/// Runs what follows it with io_uring_setup(2) forbidden, as many containers do.
+const NO_IO_URING: &str = r#"
+import ctypes, os, struct, sys
+rules = [(0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
+class Program(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+program = Program(len(rules), ctypes.addressof(code))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(program), 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
+#[test]
+fn without_io_uring_its_runtime_exits_with_1_and_auto_runs_on_tokio() {
+    let place = Place::new();
+    place.write("s.yaml", place.inbound(DISABLE));
+    place.write("no_io_uring.py", NO_IO_URING);
+    let run = |runtime: &str| {
+        let meshward = crate::place::meshward().display();
+        place.shell(&format!(
+            "timeout 3 python3 no_io_uring.py {meshward} sidecar --config s.yaml --runtime {runtime}"
+        ))
+    };
+    let ran = run("uring");
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
+    assert!(
+        ran.stderr.starts_with("error: io_uring cannot be used: ")
+            && ran
+                .stderr
+                .ends_with("\n  hint: --runtime tokio, or --runtime auto\n"),
+        "{}",
+        ran.stderr
+    );
+    let ran = run("auto");
+    assert!(
+        ran.stdout.starts_with("meshward sidecar on tokio, "),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stderr.starts_with("io_uring cannot be used (")
+            && ran.stderr.ends_with("); running on tokio\n"),
+        "{}",
+        ran.stderr
     );
 }
