@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use similar::{ChangeTag, TextDiff};
@@ -19,10 +19,7 @@ use similar::{ChangeTag, TextDiff};
 use crate::exit::Failure;
 use crate::files;
 use script::{Action, Expected, Script};
-use stage::{Outcome, Stage};
-
-/// A command that takes longer than this shows for how long it has been running, on a terminal.
-const PATIENCE: Duration = Duration::from_secs(1);
+use stage::{Outcome, Stage, Waiting};
 
 const BOLD: &str = "\u{1b}[1m";
 const CYAN: &str = "\u{1b}[36m";
@@ -159,18 +156,15 @@ fn show_command(command: &str, number: usize, of: usize) {
     }
 }
 
-/// Says on a terminal that a command is still at work; `None` takes the words back.
-fn waiting(since: Option<Duration>) {
+/// Says on a terminal that a command is still at work, and takes the words back.
+fn waiting(waiting: Waiting) {
     let mut out = std::io::stdout();
     if !out.is_terminal() {
         return;
     }
-    let _ = match since {
-        Some(elapsed) if elapsed >= PATIENCE => {
-            write!(out, "\r{DIM}… {} s{PLAIN}", elapsed.as_secs())
-        }
-        Some(_) => return,
-        None => write!(out, "\r\u{1b}[K"),
+    let _ = match waiting {
+        Waiting::Seconds(seconds) => write!(out, "\r… {seconds} s"),
+        Waiting::Over => write!(out, "\r\u{1b}[K"),
     };
     let _ = out.flush();
 }

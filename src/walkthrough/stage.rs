@@ -47,6 +47,13 @@ struct Beside {
     log: PathBuf,
 }
 
+/// What a wait that takes longer tells whoever watches.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    Seconds(u64),
+    Over,
+}
+
 /// How a command ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
@@ -88,11 +95,7 @@ impl Stage {
     }
 
     /// Runs `command` to its end, which is when it has ended and nobody holds its output any more.
-    pub(super) fn run(
-        &mut self,
-        command: &str,
-        waiting: fn(Option<Duration>),
-    ) -> Result<Outcome, Failure> {
+    pub(super) fn run(&mut self, command: &str, waiting: fn(Waiting)) -> Result<Outcome, Failure> {
         let failed = |e: io::Error| Failure::Machine(format!("sh cannot be run: {e}"));
         let (mut reader, writer) = io::pipe().map_err(failed)?;
         let mut shell = self.shell(command);
@@ -111,11 +114,10 @@ impl Stage {
                 output.extend_from_slice(piece.get(..room).unwrap_or_default());
             }
         });
-        let began = Instant::now();
         let mut status = None;
         // Apart from `self`, so that `wait` may borrow both.
         let mut beside = std::mem::take(&mut self.beside);
-        let waited = self.wait(began, waiting, || {
+        let waited = self.wait(waiting, || {
             // What ran beside and has ended is reaped at once, so that a command that waits for its end sees it.
             for beside in &mut beside {
                 let _ = beside.child.try_wait();
@@ -176,13 +178,13 @@ impl Stage {
         &mut self,
         name: &str,
         text: &str,
-        waiting: fn(Option<Duration>),
+        waiting: fn(Waiting),
     ) -> Result<Result<(), String>, Failure> {
         let Some(at) = self.beside.iter().rposition(|b| b.name == name) else {
             return Ok(Err(format!("nothing was started as `{name}`")));
         };
         let mut beside = self.beside.remove(at);
-        let waited = self.wait(Instant::now(), waiting, || {
+        let waited = self.wait(waiting, || {
             // Asked before the output is read, so that the last words of a process are not missed.
             let over = beside.child.try_wait().ok().flatten();
             let printed = fs::read(&beside.log).unwrap_or_default();
@@ -217,29 +219,35 @@ impl Stage {
             .collect()
     }
 
-    /// Asks `done` again and again; `None` if it has no answer in time.
+    /// Asks `done` again and again; `None` if it has no answer in time. Each whole second is told to `waiting`.
     fn wait<T>(
         &self,
-        began: Instant,
-        waiting: fn(Option<Duration>),
+        waiting: fn(Waiting),
         mut done: impl FnMut() -> Result<Option<T>, Failure>,
     ) -> Result<Option<T>, Failure> {
+        let began = Instant::now();
+        let mut told = 0;
         let answer = loop {
             if let Some(answer) = done()? {
-                break Some(answer);
+                break Ok(Some(answer));
             }
             if self.interrupted.load(Ordering::Relaxed) {
-                waiting(None);
-                return Err(Failure::Machine("interrupted".into()));
+                break Err(Failure::Machine("interrupted".into()));
             }
-            if began.elapsed() >= STEP_MAX {
-                break None;
+            let elapsed = began.elapsed();
+            if elapsed >= STEP_MAX {
+                break Ok(None);
             }
-            waiting(Some(began.elapsed()));
+            if elapsed.as_secs() > told {
+                told = elapsed.as_secs();
+                waiting(Waiting::Seconds(told));
+            }
             thread::sleep(LOOK);
         };
-        waiting(None);
-        Ok(answer)
+        if told > 0 {
+            waiting(Waiting::Over);
+        }
+        answer
     }
 
     fn shell(&self, command: &str) -> Command {
