@@ -63,9 +63,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let logs = Logs::open(&plan.logs, plan.encoding).map_err(Failure::Machine)?;
     let listeners = bind(&plan)?;
     match choose(arguments.runtime)? {
-        Chosen::Uring => {
-            serve::<tokio_shards::Tokio>(&arguments.config, plan, listeners, logs, signals)
-        }
+        Chosen::Uring => serve::<uring::Uring>(&arguments.config, plan, listeners, logs, signals),
         Chosen::Tokio => {
             serve::<tokio_shards::Tokio>(&arguments.config, plan, listeners, logs, signals)
         }
@@ -78,7 +76,7 @@ enum Chosen {
 }
 
 fn choose(wanted: Runtime) -> Result<Chosen, Failure> {
-    match (wanted, Err::<(), _>("not yet")) {
+    match (wanted, meshward_glommio::available()) {
         (Runtime::Tokio, _) => Ok(Chosen::Tokio),
         (Runtime::Uring | Runtime::Auto, Ok(())) => Ok(Chosen::Uring),
         (Runtime::Uring, Err(why)) => Err(Failure::Machine(format!(
@@ -355,3 +353,4 @@ macro_rules! shards {
 }
 
 shards!(tokio_shards, Tokio, meshward_tokio, "tokio");
+shards!(uring, Uring, meshward_glommio, "io_uring");

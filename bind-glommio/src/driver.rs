@@ -13,6 +13,7 @@ use meshward_core::id::Key;
 use meshward_core::link::{Entry, LinkEvent};
 use meshward_core::machine::{Machine, step};
 use meshward_core::proxy::{Action, Input};
+use meshward_core::sync::Reader;
 use meshward_core::telemetry::Record;
 use socket2::Socket;
 
@@ -58,11 +59,15 @@ pub struct Stats {
     pub turns: u64,
 }
 
+/// Asks a published value whether there is a newer one; what to tell the machine then.
+type Look = Box<dyn FnMut() -> Option<Vec<Input>>>;
+
 /// Owns the machines of one shard and all their sockets.
 pub struct Driver<M> {
     clock: Clock,
     sink: Box<dyn Sink>,
     proxies: Vec<Proxy<M>>,
+    followed: Vec<(ProxyId, Look)>,
     listeners: Vec<Option<Listener>>,
     /// Listeners that have to be told to accept.
     knocking: Vec<u32>,
@@ -128,6 +133,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
             clock,
             sink,
             proxies: Vec::new(),
+            followed: Vec::new(),
             listeners: Vec::new(),
             knocking: Vec::new(),
             links: Links::default(),
@@ -180,6 +186,26 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
     /// Tells a machine something before, or between, its links' events.
     pub fn input(&mut self, proxy: ProxyId, input: Input) {
         self.links.inputs.push_back((proxy, input));
+    }
+
+    /// Looks at a published value whenever somebody rang, and tells `proxy` what came in the words of `inputs`. Who publishes calls
+    /// [`Remote::wake`].
+    pub fn follow<T: 'static>(
+        &mut self,
+        proxy: ProxyId,
+        mut reader: Reader<T>,
+        inputs: fn(&T) -> Vec<Input>,
+    ) {
+        let look = move || reader.changed().map(|value| inputs(&value));
+        self.followed.push((proxy, Box::new(look)));
+    }
+
+    fn look_at_published(&mut self) {
+        for (proxy, look) in &mut self.followed {
+            for input in look().into_iter().flatten() {
+                self.links.inputs.push_back((*proxy, input));
+            }
+        }
     }
 
     /// A sender of commands.
@@ -247,6 +273,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         if std::mem::take(&mut self.rung) {
             self.bell.look();
             self.take_commands();
+            self.look_at_published();
         }
         self.tick();
         self.knock(ring);

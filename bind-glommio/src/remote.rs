@@ -74,6 +74,11 @@ impl<M> Remote<M> {
         self.bell.ring();
         sent
     }
+
+    /// Makes the driver look at what it follows.
+    pub fn wake(&self) {
+        self.bell.ring();
+    }
 }
 
 impl<M> fmt::Debug for Remote<M> {
