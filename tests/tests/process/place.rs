@@ -181,8 +181,8 @@ pub(crate) struct Sidecar {
 
 impl Sidecar {
     /// Starts one with `file`, and waits until it listens.
-    pub(crate) fn start(place: &Place, file: &str) -> Self {
-        let mut command = place.command(&["sidecar", "--config", file, "--runtime", "tokio"]);
+    pub(crate) fn start(place: &Place, file: &str, runtime: &str) -> Self {
+        let mut command = place.command(&["sidecar", "--config", file, "--runtime", runtime]);
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -204,7 +204,12 @@ impl Sidecar {
             lines,
             said: Vec::new(),
         };
-        sidecar.says("meshward sidecar on tokio, pid ");
+        let name = if runtime == "uring" {
+            "io_uring"
+        } else {
+            runtime
+        };
+        sidecar.says(&format!("meshward sidecar on {name}, pid "));
         sidecar
     }
 

@@ -9,6 +9,55 @@ use std::time::{Duration, Instant};
 
 use crate::place::{App, Client, PATIENCE, Place, SERVER, Sidecar, TLS};
 
+/// Every test of this file, over either runtime.
+macro_rules! over {
+    ($($module:ident: $runtime:literal,)*) => {$(
+        mod $module {
+            #[test]
+            fn sighup_changes_the_policies_under_an_open_connection() {
+                super::sighup_changes_the_policies_under_an_open_connection($runtime);
+            }
+            #[test]
+            fn sighup_with_a_mistake_changes_nothing_and_says_so() {
+                super::sighup_with_a_mistake_changes_nothing_and_says_so($runtime);
+            }
+            #[test]
+            fn sighup_takes_a_renewed_identity_and_refuses_one_that_does_not_fit() {
+                super::sighup_takes_a_renewed_identity_and_refuses_one_that_does_not_fit($runtime);
+            }
+            #[test]
+            fn sighup_opens_a_log_anew_that_was_moved_away() {
+                super::sighup_opens_a_log_anew_that_was_moved_away($runtime);
+            }
+            #[test]
+            fn the_mesh_says_where_and_how_listeners_log_that_say_nothing() {
+                super::the_mesh_says_where_and_how_listeners_log_that_say_nothing($runtime);
+            }
+            #[test]
+            fn sigterm_lets_an_open_request_finish() {
+                super::sigterm_lets_an_open_request_finish($runtime);
+            }
+            #[test]
+            fn sigterm_does_not_wait_for_idle_connections() {
+                super::sigterm_does_not_wait_for_idle_connections($runtime);
+            }
+            #[test]
+            fn a_request_that_does_not_end_is_cut_when_the_grace_is_over() {
+                super::a_request_that_does_not_end_is_cut_when_the_grace_is_over($runtime);
+            }
+            #[test]
+            fn a_sidecar_outlives_whoever_reads_what_it_says() {
+                super::a_sidecar_outlives_whoever_reads_what_it_says($runtime);
+            }
+        }
+    )*};
+}
+
+over! {
+    tokio: "tokio",
+    uring: "uring",
+}
+
 const DENY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny, namespace: default}\n\
                     spec:\n  action: DENY\n  rules:\n  - to:\n    - operation: {paths: [/secret], ports: [\"8443\"]}\n";
 
@@ -31,12 +80,11 @@ fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     panic!("{what} did not come about")
 }
 
-#[test]
-fn sighup_changes_the_policies_under_an_open_connection() {
+fn sighup_changes_the_policies_under_an_open_connection(runtime: &str) {
     let place = Place::new();
     let _app = App::start(&place);
     place.write("s.yaml", plain(&place));
-    let mut sidecar = Sidecar::start(&place, "s.yaml");
+    let mut sidecar = Sidecar::start(&place, "s.yaml", runtime);
     let mut client = Client::connect(&place);
     assert_eq!(client.get("/secret"), Some(200));
     place.write("pol/deny.yaml", DENY);
@@ -48,14 +96,13 @@ fn sighup_changes_the_policies_under_an_open_connection() {
     assert_eq!(client.get("/"), Some(200));
 }
 
-#[test]
-fn sighup_with_a_mistake_changes_nothing_and_says_so() {
+fn sighup_with_a_mistake_changes_nothing_and_says_so(runtime: &str) {
     let place = Place::new();
     let _app = App::start(&place);
     let file = plain(&place);
     place.write("s.yaml", &file);
     place.write("pol/deny.yaml", DENY);
-    let mut sidecar = Sidecar::start(&place, "s.yaml");
+    let mut sidecar = Sidecar::start(&place, "s.yaml", runtime);
     let mut client = Client::connect(&place);
     assert_eq!(client.get("/secret"), Some(403));
     // Of two policies one is wrong: the right one is not taken over alone.
@@ -112,12 +159,11 @@ fn sighup_with_a_mistake_changes_nothing_and_says_so() {
     });
 }
 
-#[test]
-fn sighup_takes_a_renewed_identity_and_refuses_one_that_does_not_fit() {
+fn sighup_takes_a_renewed_identity_and_refuses_one_that_does_not_fit(runtime: &str) {
     let place = Place::new();
     place.issue(SERVER, "id");
     place.write("s.yaml", place.inbound(&format!("{TLS}  mode: STRICT\n")));
-    let mut sidecar = Sidecar::start(&place, "s.yaml");
+    let mut sidecar = Sidecar::start(&place, "s.yaml", runtime);
     let served = || {
         let text = "openssl s_client -connect $IP:8443 </dev/null 2>/dev/null | openssl x509 -noout -serial";
         place.shell(text).stdout
@@ -147,12 +193,11 @@ fn sighup_takes_a_renewed_identity_and_refuses_one_that_does_not_fit() {
     });
 }
 
-#[test]
-fn sighup_opens_a_log_anew_that_was_moved_away() {
+fn sighup_opens_a_log_anew_that_was_moved_away(runtime: &str) {
     let place = Place::new();
     let _app = App::start(&place);
     place.write("s.yaml", plain(&place));
-    let mut sidecar = Sidecar::start(&place, "s.yaml");
+    let mut sidecar = Sidecar::start(&place, "s.yaml", runtime);
     let mut client = Client::connect(&place);
     assert_eq!(client.get("/before"), Some(200));
     fs::rename(place.path("access.log"), place.path("access.log.1")).expect("a log");
@@ -172,8 +217,7 @@ fn sighup_opens_a_log_anew_that_was_moved_away() {
     assert_eq!(paths("access.log"), ["/after"]);
 }
 
-#[test]
-fn the_mesh_says_where_and_how_listeners_log_that_say_nothing() {
+fn the_mesh_says_where_and_how_listeners_log_that_say_nothing(runtime: &str) {
     let place = Place::new();
     let _app = App::start(&place);
     let mesh = "mesh: {accessLogFile: mesh.log, accessLogEncoding: JSON}\n";
@@ -181,7 +225,7 @@ fn the_mesh_says_where_and_how_listeners_log_that_say_nothing() {
         "s.yaml",
         mesh.to_owned() + &place.inbound("  mode: DISABLE\n"),
     );
-    let mut sidecar = Sidecar::start(&place, "s.yaml");
+    let mut sidecar = Sidecar::start(&place, "s.yaml", runtime);
     assert_eq!(Client::connect(&place).get("/hello"), Some(200));
     sidecar.signal("TERM");
     assert_eq!(sidecar.ends().code(), Some(0));
@@ -193,12 +237,11 @@ fn the_mesh_says_where_and_how_listeners_log_that_say_nothing() {
     assert_eq!(log.lines().count(), 1);
 }
 
-#[test]
-fn sigterm_lets_an_open_request_finish() {
+fn sigterm_lets_an_open_request_finish(runtime: &str) {
     let place = Place::new();
     let app = App::start(&place);
     place.write("s.yaml", plain(&place));
-    let mut sidecar = Sidecar::start(&place, "s.yaml");
+    let mut sidecar = Sidecar::start(&place, "s.yaml", runtime);
     let mut client = Client::connect(&place);
     client.send("/slow");
     app.has_slow();
@@ -219,13 +262,12 @@ fn sigterm_lets_an_open_request_finish() {
     );
 }
 
-#[test]
-fn sigterm_does_not_wait_for_idle_connections() {
+fn sigterm_does_not_wait_for_idle_connections(runtime: &str) {
     let place = Place::new();
     let _app = App::start(&place);
     place.write("s.yaml", plain(&place));
     for signal in ["TERM", "INT"] {
-        let mut sidecar = Sidecar::start(&place, "s.yaml");
+        let mut sidecar = Sidecar::start(&place, "s.yaml", runtime);
         let mut client = Client::connect(&place);
         assert_eq!(client.get("/"), Some(200));
         let began = Instant::now();
@@ -239,12 +281,11 @@ fn sigterm_does_not_wait_for_idle_connections() {
     }
 }
 
-#[test]
-fn a_request_that_does_not_end_is_cut_when_the_grace_is_over() {
+fn a_request_that_does_not_end_is_cut_when_the_grace_is_over(runtime: &str) {
     let place = Place::new();
     let app = App::start(&place);
     place.write("s.yaml", plain(&place));
-    let mut sidecar = Sidecar::start(&place, "s.yaml");
+    let mut sidecar = Sidecar::start(&place, "s.yaml", runtime);
     let mut client = Client::connect(&place);
     client.send("/slow");
     app.has_slow();
@@ -264,13 +305,12 @@ impl Drop for Owned {
     }
 }
 
-#[test]
-fn a_sidecar_outlives_whoever_reads_what_it_says() {
+fn a_sidecar_outlives_whoever_reads_what_it_says(runtime: &str) {
     let place = Place::new();
     let _app = App::start(&place);
     let file = plain(&place);
     place.write("s.yaml", &file);
-    let mut command = place.command(&["sidecar", "--config", "s.yaml", "--runtime", "tokio"]);
+    let mut command = place.command(&["sidecar", "--config", "s.yaml", "--runtime", runtime]);
     let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = Owned(piped.spawn().expect("it can be run"));
     let mut first = String::new();

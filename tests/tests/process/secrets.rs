@@ -129,7 +129,7 @@ fn nothing_that_is_said_or_written_holds_a_byte_of_a_key() {
     let mut said = Vec::new();
 
     // Traffic, and mistakes in it.
-    let mut sidecar = Sidecar::start(&place, "s.yaml");
+    let mut sidecar = Sidecar::start(&place, "s.yaml", "tokio");
     let reader = "--cert reader/cert.pem --key reader/key.pem";
     for request in [
         format!("curl -sSk {reader} https://$IP:8443/"),
