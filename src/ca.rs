@@ -60,7 +60,7 @@ pub(crate) struct Issue {
     #[arg(long, value_name = "DIR2")]
     out: PathBuf,
     /// How long it lasts: 24h, 90m, 30s, 1h30m.
-    #[arg(long, default_value = DEFAULT_TTL)]
+    #[arg(long, default_value = DEFAULT_TTL, allow_hyphen_values = true)]
     ttl: String,
     /// The kind of the workload's key.
     #[arg(long, value_enum, default_value_t = Key::P256)]
@@ -135,7 +135,7 @@ fn issue(issue: &Issue) -> Result<ExitCode, Failure> {
     }
     if ttl > MAX_TTL {
         return Err(Failure::Usage(format!(
-            "--ttl `{}`: at most 2160h (S-91)",
+            "--ttl `{}`: a certificate may last 2160h at most",
             issue.ttl
         )));
     }
@@ -149,8 +149,8 @@ fn issue(issue: &Issue) -> Result<ExitCode, Failure> {
     }
     let root_path = issue.dir.join("ca.pem");
     let key_path = issue.dir.join("ca.key");
-    let root_pem = files::read(&root_path).map_err(|e| no_authority(e, &issue.dir))?;
-    let key_pem = files::read(&key_path).map_err(|e| no_authority(e, &issue.dir))?;
+    let root_pem = files::read(&root_path).map_err(|e| no_authority(&e, &issue.dir))?;
+    let key_pem = files::read(&key_path).map_err(|e| no_authority(&e, &issue.dir))?;
     let root = CertificateDer::from_pem_slice(&root_pem).map_err(|e| {
         Failure::Data(vec![format!(
             "{}: no PEM certificate: {e}",
@@ -304,11 +304,13 @@ fn broken(error: rcgen::Error) -> Failure {
     Failure::Machine(format!("the certificate could not be made: {error}"))
 }
 
-fn no_authority(message: String, dir: &Path) -> Failure {
-    Failure::Machine(format!(
-        "{message}\n  hint: meshward ca init {}",
-        dir.display()
-    ))
+fn no_authority(message: &str, dir: &Path) -> Failure {
+    let hint = if dir.join("ca.pem").exists() {
+        "name the folder of an authority whose files you may read".to_owned()
+    } else {
+        format!("meshward ca init {}", dir.display())
+    };
+    Failure::Data(vec![format!("{message}\n  hint: {hint}")])
 }
 
 fn folder(dir: &Path) -> Result<(), Failure> {

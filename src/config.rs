@@ -11,7 +11,7 @@ use meshward_core::accept::{Mode, PortKind};
 use meshward_core::api::load::reader::{Fields, Purpose, Report};
 use meshward_core::api::load::yaml::{self, Node, Place};
 use meshward_core::api::load::{Loaded, Text, load_for_enforcement};
-use meshward_core::api::mesh_config::MeshConfig;
+use meshward_core::api::mesh_config::{AccessLogEncoding, MeshConfig};
 use meshward_core::api::meta::Labels;
 use meshward_core::clock::UnixTime;
 use meshward_core::link::Entry;
@@ -22,6 +22,7 @@ use meshward_core::snapshot::{ClientTls, Snapshot, compile};
 use meshward_core::spiffe::{Svid, SvidFile, SvidLoadError};
 
 use crate::files;
+use crate::say;
 
 /// Threads that carry traffic, at most.
 const WORKERS_MAX: usize = 256;
@@ -34,6 +35,7 @@ pub(crate) struct Plan {
     pub(crate) proxies: Vec<ProxyPlan>,
     /// By the number of the listener: where its records go.
     pub(crate) logs: Vec<Option<PathBuf>>,
+    pub(crate) encoding: AccessLogEncoding,
     /// What is worth saying, but stops nothing.
     pub(crate) warnings: Vec<String>,
     /// For the line that is printed: policies in force.
@@ -93,11 +95,12 @@ impl Plan {
 
 /// Reads the file and all that it names. `version`: of the snapshots that come of it.
 pub(crate) fn load(path: &Path, version: u64, now: UnixTime) -> Result<Plan, Vec<String>> {
-    let text = files::read_text(path).map_err(|e| vec![e])?;
+    let text = files::read_text(path).map_err(|e| vec![with_hint(e)])?;
     let mut reading = Reading {
         dir: path.parent().map(Path::to_path_buf).unwrap_or_default(),
         report: Report::new(path.display().to_string().into(), Purpose::Enforce),
         broken: Vec::new(),
+        log_of_mesh: None,
         now,
         svids: BTreeMap::new(),
         resources: BTreeMap::new(),
@@ -121,6 +124,15 @@ pub(crate) fn load(path: &Path, version: u64, now: UnixTime) -> Result<Plan, Vec
         }
         _ if messages.is_empty() => Err(vec![format!("{}: nothing to run", path.display())]),
         _ => Err(messages),
+    }
+}
+
+/// `message` about a file, with a hint if it has none.
+fn with_hint(message: String) -> String {
+    if message.contains("\n  hint: ") {
+        message
+    } else {
+        format!("{message}\n  hint: name a file that is there and can be read")
     }
 }
 
@@ -162,6 +174,8 @@ struct Reading {
     report: Report,
     /// Messages that have a place of their own.
     broken: Vec<String>,
+    /// meshConfig.accessLogFile, for listeners that say nothing.
+    log_of_mesh: Option<PathBuf>,
     now: UnixTime,
     svids: BTreeMap<IdentityFiles, Option<Arc<Svid>>>,
     resources: BTreeMap<PathBuf, Option<Arc<Loaded>>>,
@@ -215,9 +229,7 @@ impl Reading {
             }
             workload.close(&mut self.report);
         }
-        let mesh = fields
-            .take("mesh")
-            .and_then(|node| MeshConfig::read(node, &mut self.report));
+        let mesh = fields.take("mesh").and_then(|node| self.mesh(node));
         let mut inbound = Vec::new();
         for node in self.list(&mut fields, "inbound") {
             inbound.extend(self.inbound(node));
@@ -243,6 +255,17 @@ impl Reading {
             outbound,
             place: root.place,
         })
+    }
+
+    fn mesh(&mut self, node: &Node) -> Option<MeshConfig> {
+        let mesh = MeshConfig::read(node, &mut self.report)?;
+        if !mesh.access_log_format.is_empty() {
+            self.report.not_enforced(node.place, "`accessLogFormat`");
+        }
+        if !mesh.access_log_file.is_empty() {
+            self.log_of_mesh = Some(self.dir.join(&mesh.access_log_file));
+        }
+        Some(mesh)
     }
 
     fn list<'n>(&mut self, fields: &mut Fields<'n>, name: &'static str) -> &'n [Node] {
@@ -277,7 +300,10 @@ impl Reading {
             let text = self.report.text(n, "policies")?;
             (text != "none").then(|| (self.dir.join(text), n.place))
         });
-        let access_log = fields.take("accessLog").and_then(|n| self.log(n));
+        let access_log = match fields.take("accessLog") {
+            Some(node) => self.log(node),
+            None => self.log_of_mesh.clone(),
+        };
         fields.close(&mut self.report);
         Some(RawInbound {
             place: node.place,
@@ -334,7 +360,10 @@ impl Reading {
                 },
             ))
         });
-        let access_log = fields.take("accessLog").and_then(|n| self.log(n));
+        let access_log = match fields.take("accessLog") {
+            Some(node) => self.log(node),
+            None => self.log_of_mesh.clone(),
+        };
         fields.close(&mut self.report);
         Some(RawOutbound {
             place: node.place,
@@ -495,6 +524,7 @@ impl Reading {
                     .filter_map(|l| l.tls.as_ref().map(|(files, ..)| files.clone())),
             )
             .collect();
+        self.distinct(&raw);
         // A listener without TLS belongs to the workload all the same: to its identity, if the file has just one.
         let only = identities
             .first()
@@ -605,11 +635,13 @@ impl Reading {
             };
             proxies.push(self.proxy(files, group, &raw, version)?);
         }
-        self.distinct(&proxies, raw.place);
-        (self.report.errors() == 0).then_some(Plan {
+        Some(Plan {
             workers: raw.workers,
             proxies,
             logs,
+            encoding: raw
+                .mesh
+                .map_or_else(AccessLogEncoding::default, |mesh| mesh.access_log_encoding),
             warnings: Vec::new(),
             policies,
         })
@@ -672,19 +704,18 @@ impl Reading {
         })
     }
 
-    fn distinct(&mut self, proxies: &[ProxyPlan], place: Place) {
-        let mut all: Vec<&ListenerPlan> = proxies.iter().flat_map(|p| &p.listeners).collect();
-        all.sort_by_key(|l| l.address);
-        for pair in all.windows(2) {
-            if let [a, b] = pair
-                && a.address == b.address
-            {
-                let message = format!(
-                    "`{}` and `{}` listen on the same address {}",
-                    a.name, b.name, a.address
+    /// No two listeners may have one address.
+    fn distinct(&mut self, raw: &Raw) {
+        let inbound = raw.inbound.iter().map(|l| (l.address, &l.name, l.place));
+        let outbound = raw.outbound.iter().map(|l| (l.address, &l.name, l.place));
+        let mut known: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+        for (address, name, place) in inbound.chain(outbound) {
+            if let Some(other) = known.insert(address, name) {
+                self.report.invalid(
+                    place,
+                    format!("`{name}` listens on {address} as `{other}` does"),
+                    "give one of them another address",
                 );
-                self.report
-                    .invalid(place, message, "give one of them another");
             }
         }
     }
@@ -763,7 +794,7 @@ impl Reading {
                     )
                 }));
                 for finding in &loaded.findings {
-                    anstream::eprintln!("{finding}");
+                    say::err(finding);
                 }
                 Some(Arc::new(loaded))
             }

@@ -8,7 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use meshward_core::api::mesh_config::AccessLogEncoding;
 use meshward_core::telemetry::{Record, accesslog};
+
+use crate::say;
 
 /// Lines are gathered for so long before they are written.
 const GATHER: Duration = Duration::from_millis(50);
@@ -32,6 +35,7 @@ struct Shared {
 struct State {
     files: Vec<Log>,
     by_listener: Vec<Option<usize>>,
+    encoding: AccessLogEncoding,
     /// The writer was woken and has not looked yet.
     woken: bool,
     /// The writer has lines in its hands.
@@ -49,9 +53,12 @@ struct Log {
 
 impl Logs {
     /// Opens every file, for appending. Several listeners may share one.
-    pub(crate) fn open(paths: &[Option<PathBuf>]) -> Result<Self, String> {
+    pub(crate) fn open(
+        paths: &[Option<PathBuf>],
+        encoding: AccessLogEncoding,
+    ) -> Result<Self, String> {
         let shared = Arc::new(Shared {
-            state: Mutex::new(opened(paths)?),
+            state: Mutex::new(opened(paths, encoding)?),
             something: Condvar::new(),
             written: Condvar::new(),
         });
@@ -66,11 +73,16 @@ impl Logs {
     }
 
     /// Opens the files anew, which is how logs are rotated; on failure everything stays.
-    pub(crate) fn reopen(&self, paths: &[Option<PathBuf>]) -> Result<(), String> {
-        let new = opened(paths)?;
+    pub(crate) fn reopen(
+        &self,
+        paths: &[Option<PathBuf>],
+        encoding: AccessLogEncoding,
+    ) -> Result<(), String> {
+        let new = opened(paths, encoding)?;
         let mut state = self.shared.flush();
         state.files = new.files;
         state.by_listener = new.by_listener;
+        state.encoding = new.encoding;
         Ok(())
     }
 
@@ -84,7 +96,7 @@ impl Logs {
         else {
             return;
         };
-        let woken = state.woken;
+        let (woken, encoding) = (state.woken, state.encoding);
         let Some(log) = state.files.get_mut(at) else {
             return;
         };
@@ -92,7 +104,10 @@ impl Logs {
             log.lost += 1;
             return;
         }
-        accesslog::format(record, &mut log.lines);
+        match encoding {
+            AccessLogEncoding::Text => accesslog::format(record, &mut log.lines),
+            AccessLogEncoding::Json => accesslog::format_json(record, &mut log.lines),
+        }
         if !woken {
             state.woken = true;
             drop(state);
@@ -107,8 +122,11 @@ impl Logs {
     }
 }
 
-fn opened(paths: &[Option<PathBuf>]) -> Result<State, String> {
-    let mut state = State::default();
+fn opened(paths: &[Option<PathBuf>], encoding: AccessLogEncoding) -> Result<State, String> {
+    let mut state = State {
+        encoding,
+        ..State::default()
+    };
     let mut known: BTreeMap<&Path, usize> = BTreeMap::new();
     for path in paths {
         let Some(path) = path else {
@@ -194,17 +212,17 @@ impl Shared {
             drop(state);
             for (path, file, lines, lost) in taken {
                 if let Err(e) = (&*file).write_all(&lines) {
-                    eprintln!(
+                    say::err(format_args!(
                         "{}: the access log cannot be written: {}",
                         path.display(),
                         crate::files::words(&e)
-                    );
+                    ));
                 }
                 if lost > 0 {
-                    eprintln!(
+                    say::err(format_args!(
                         "{}: {lost} lines were lost, the disk was too slow",
                         path.display()
-                    );
+                    ));
                 }
             }
             self.lock().writing = false;

@@ -5,6 +5,7 @@ mod config;
 mod exit;
 mod files;
 mod logs;
+mod say;
 mod sidecar;
 mod walkthrough;
 
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(failure) => {
-            anstream::eprintln!("{failure}");
+            say::err(&failure);
             failure.code()
         }
     }

@@ -18,6 +18,7 @@ use signal_hook::iterator::Signals;
 use crate::config::{self, Plan, Settings};
 use crate::exit::Failure;
 use crate::logs::Logs;
+use crate::say;
 
 /// What is open may go on for so long after SIGTERM. Istio: terminationDrainDuration 5 s.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
@@ -45,17 +46,21 @@ enum Runtime {
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let plan = config::load(&arguments.config, 1, now()).map_err(Failure::Data)?;
     for warning in &plan.warnings {
-        anstream::eprintln!("{warning}");
+        say::err(warning);
     }
     if arguments.check {
-        println!("{}: {}", arguments.config.display(), summary(&plan));
+        say::out(format_args!(
+            "{}: {}",
+            arguments.config.display(),
+            summary(&plan)
+        ));
         return Ok(ExitCode::SUCCESS);
     }
     raise_open_files();
     // Signals are taken over before anybody can know our pid from a line we printed.
     let signals = Signals::new([SIGHUP, SIGTERM, SIGINT])
         .map_err(|e| Failure::Machine(format!("signals cannot be taken over: {e}")))?;
-    let logs = Logs::open(&plan.logs).map_err(Failure::Machine)?;
+    let logs = Logs::open(&plan.logs, plan.encoding).map_err(Failure::Machine)?;
     let listeners = bind(&plan)?;
     match choose(arguments.runtime)? {
         Chosen::Uring => serve::<uring::Uring>(&arguments.config, plan, listeners, logs, signals),
@@ -78,7 +83,9 @@ fn choose(wanted: Runtime) -> Result<Chosen, Failure> {
             "io_uring cannot be used: {why}\n  hint: --runtime tokio, or --runtime auto"
         ))),
         (Runtime::Auto, Err(why)) => {
-            anstream::eprintln!("io_uring cannot be used ({why}); running on tokio");
+            say::err(format_args!(
+                "io_uring cannot be used ({why}); running on tokio"
+            ));
             Ok(Chosen::Tokio)
         }
     }
@@ -193,33 +200,33 @@ fn serve<S: Shards>(
         .map_err(|e| Failure::Machine(format!("worker {number} cannot start: {e}")))?;
         shards.push(shard);
     }
-    println!(
+    say::out(format_args!(
         "meshward sidecar on {}, pid {}: {}",
         S::NAME,
         std::process::id(),
         summary(&plan)
-    );
+    ));
     let mut version = 1;
     for signal in signals.forever() {
         match signal {
             SIGHUP => {
                 version += 1;
                 match config::load(path, version, now()) {
-                    Err(messages) => anstream::eprintln!(
+                    Err(messages) => say::err(format_args!(
                         "{}\nnot reloaded, everything stays as it was",
                         messages.join("\n")
-                    ),
-                    Ok(new) if !plan.same_doors(&new) => anstream::eprintln!(
+                    )),
+                    Ok(new) if !plan.same_doors(&new) => say::err(format_args!(
                         "{}: workers, listeners or identity files differ\n  hint: restart to change them\nnot reloaded, everything stays as it was",
                         path.display()
-                    ),
-                    Ok(new) => match logs.reopen(&new.logs) {
-                        Err(message) => anstream::eprintln!(
+                    )),
+                    Ok(new) => match logs.reopen(&new.logs, new.encoding) {
+                        Err(message) => say::err(format_args!(
                             "{message}\nnot reloaded, everything stays as it was"
-                        ),
+                        )),
                         Ok(()) => {
                             for warning in &new.warnings {
-                                anstream::eprintln!("{warning}");
+                                say::err(warning);
                             }
                             plan = new;
                             for (cell, proxy) in cells.iter_mut().zip(&plan.proxies) {
@@ -228,7 +235,7 @@ fn serve<S: Shards>(
                             for shard in &shards {
                                 S::wake(shard);
                             }
-                            println!("reloaded: {}", summary(&plan));
+                            say::out(format_args!("reloaded: {}", summary(&plan)));
                         }
                     },
                 }
@@ -239,7 +246,10 @@ fn serve<S: Shards>(
             break;
         }
     }
-    println!("draining, at most {} s", DRAIN_GRACE.as_secs());
+    say::out(format_args!(
+        "draining, at most {} s",
+        DRAIN_GRACE.as_secs()
+    ));
     for shard in &shards {
         S::drain(shard, DRAIN_GRACE);
     }
@@ -275,7 +285,7 @@ fn raise_open_files() {
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
         if let Err(e) = setrlimit(Resource::Nofile, limit) {
-            anstream::eprintln!("the limit of open files stays as it is: {e}");
+            say::err(format_args!("the limit of open files stays as it is: {e}"));
         }
     }
 }

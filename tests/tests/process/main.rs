@@ -1,0 +1,11 @@
+//! The executable as its users meet it: arguments, files, signals, exit codes and what it says.
+//!
+//! Runs `meshward` from the folder of build products that holds this test; `cargo build` puts it there. Each test has a
+//! folder and a loopback address of its own, so that all of them may run at once.
+
+mod ca;
+mod place;
+mod running;
+mod secrets;
+mod sidecar_files;
+mod usage;
