@@ -5,9 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
-use glommio::timer::Timer;
 use meshward_core::clock::Instant;
 use meshward_core::id::Key;
 use meshward_core::link::{Entry, LinkEvent};
@@ -34,7 +32,7 @@ pub trait Sink {
     fn record(&mut self, proxy: ProxyId, record: Box<Record>);
 
     /// A listener stopped accepting for want of descriptors or memory, and will try again; said once until it works again.
-    fn accept_failed(&mut self, proxy: ProxyId, listener: SocketAddr, error: &io::Error) {
+    fn listener_failed(&mut self, proxy: ProxyId, listener: SocketAddr, error: &io::Error) {
         let _ = (proxy, listener, error);
     }
 }
@@ -256,7 +254,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
             self.pace(ring);
             if std::mem::take(&mut self.pace.due) {
                 ring.turn(false)?;
-                let_others_run().await;
+                let_others_run(sleeper).await?;
             } else if turn == Turn::More {
                 ring.turn(false)?;
             } else if self.pace.beat.is_some() {
@@ -399,7 +397,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
                     if let Err(e) = self.listen(proxy, listener, entry, destination)
                         && let Ok(local) = local
                     {
-                        self.sink.accept_failed(proxy, local, &e);
+                        self.sink.listener_failed(proxy, local, &e);
                     }
                 }
                 Command::CloseListeners(proxy) => self.close_listeners(|l| l.proxy == proxy),
@@ -525,7 +523,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         if !std::mem::replace(&mut listener.reported, true)
             && let Ok(local) = listener.local_addr()
         {
-            self.sink.accept_failed(listener.proxy, local, &e);
+            self.sink.listener_failed(listener.proxy, local, &e);
         }
         self.note_deadline(Some(retry));
     }
@@ -572,12 +570,13 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
 }
 
 /// A pass of the executor: its other tasks, its timers and its own rings.
-async fn let_others_run() {
+async fn let_others_run(sleeper: &Sleeper) -> io::Result<()> {
     let executor = glommio::executor();
     if executor.need_preempt() {
         executor.yield_task_queue_now().await;
+        Ok(())
     } else {
-        Timer::new(Duration::from_micros(1)).await;
+        sleeper.pass().await
     }
 }
 
