@@ -1,0 +1,62 @@
+"""meshward's proxy as a machine without sockets and clocks.
+
+The script that drives it is network, clock and application::
+
+    proxy = Proxy(seed=os.urandom(32), now=now)
+    proxy.handle(event, now)
+    while (action := proxy.poll_action()) is not None:
+        match action:
+            case Connect(link, to):
+                ...
+            case Read(link, at_most):
+                ...
+    deadline = proxy.poll_timeout()
+
+Addresses are texts such as ``127.0.0.1:8080`` and ``[::1]:8080``.
+"""
+
+from ._core import (
+    Accepted,
+    Closed,
+    Connect,
+    Connected,
+    Deadline,
+    Drain,
+    Eof,
+    Finish,
+    LinkId,
+    MeshwardError,
+    Now,
+    Proxy,
+    Read,
+    Received,
+    Report,
+    Reset,
+    Send,
+    Sent,
+    Svid,
+    Tick,
+)
+
+__all__ = [
+    "Accepted",
+    "Closed",
+    "Connect",
+    "Connected",
+    "Deadline",
+    "Drain",
+    "Eof",
+    "Finish",
+    "LinkId",
+    "MeshwardError",
+    "Now",
+    "Proxy",
+    "Read",
+    "Received",
+    "Report",
+    "Reset",
+    "Send",
+    "Sent",
+    "Svid",
+    "Tick",
+]

@@ -1,0 +1,76 @@
+//! Classes that are nothing but their fields.
+
+use pyo3::pybacked::PyBackedBytes;
+
+/// How a field stands in a `repr`.
+pub(crate) trait Show {
+    fn show(&self) -> String;
+}
+
+/// Keys and tokens may be in there, so the length alone is shown.
+impl Show for PyBackedBytes {
+    fn show(&self) -> String {
+        format!("<{} bytes>", self.len())
+    }
+}
+
+impl Show for bool {
+    fn show(&self) -> String {
+        if *self { "True" } else { "False" }.into()
+    }
+}
+
+impl<T: Show> Show for Option<T> {
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "None".into(), T::show)
+    }
+}
+
+macro_rules! show_as_display {
+    ($($type:ty)*) => {
+        $(impl Show for $type {
+            fn show(&self) -> String {
+                self.to_string()
+            }
+        })*
+    };
+}
+
+show_as_display!(usize u64 f64);
+
+/// A frozen class: made from its fields in their order, compared, matched and printed by them.
+macro_rules! plain {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[pyo3::pyclass(module = "meshward", frozen, eq, get_all)]
+        #[derive(PartialEq)]
+        pub(crate) struct $name {
+            $(pub(crate) $field: $type,)*
+        }
+
+        #[pyo3::pymethods]
+        impl $name {
+            #[classattr]
+            fn __match_args__(
+                py: pyo3::Python<'_>,
+            ) -> pyo3::PyResult<pyo3::Bound<'_, pyo3::types::PyTuple>> {
+                let fields: &[&str] = &[$(stringify!($field)),*];
+                pyo3::types::PyTuple::new(py, fields)
+            }
+
+            #[new]
+            fn new($($field: $type),*) -> Self {
+                Self { $($field),* }
+            }
+
+            fn __repr__(&self) -> String {
+                let fields: Vec<String> = vec![$(
+                    format!("{}={}", stringify!($field), crate::plain::Show::show(&self.$field))
+                ),*];
+                format!("{}({})", stringify!($name), fields.join(", "))
+            }
+        }
+    };
+}
+
+pub(crate) use plain;
