@@ -129,7 +129,7 @@ impl Stage {
         if !matches!(waited, Ok(Some(()))) {
             // Not reaped yet, or held by a process of its group that outlived it: the id is nobody else's.
             kill(&child, Signal::KILL);
-            status = status.or(child.wait().ok());
+            status = status.or_else(|| child.wait().ok());
         }
         let late = waited?.is_none();
         let output = output.lock().unwrap_or_else(PoisonError::into_inner);
@@ -290,7 +290,7 @@ impl Drop for Stage {
 fn code(status: ExitStatus) -> i32 {
     status
         .code()
-        .or(status.signal().map(|s| 128 + s))
+        .or_else(|| status.signal().map(|s| 128 + s))
         .unwrap_or(-1)
 }
 
