@@ -28,7 +28,7 @@ const EXPLICIT: usize = 8;
 
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
-const DATA: u8 = 23;
+pub(super) const DATA: u8 = 23;
 
 /// What opening a record brought.
 pub(super) enum Opened<'a> {
