@@ -151,7 +151,7 @@ impl Session {
         out: &mut Buf,
         sink: &mut impl FnMut(TlsEvent<'_>),
     ) -> Result<(), TlsFailure> {
-        let result = match &mut self.stage {
+        let mut result = match &mut self.stage {
             Stage::Handshake(_) => {
                 self.pending.extend_from_slice(&input);
                 drop(input);
@@ -169,10 +169,11 @@ impl Session {
             }
             Stage::HalfClosed(_) | Stage::Over => Ok(()),
         };
-        if let Err(failure) = &result {
-            if let (Some(alert), Stage::Traffic(records)) = (failure.alert, &mut self.stage) {
-                // An alert that cannot be sealed is not sent; the session ends all the same.
-                let _ = records.fatal_alert(alert, out);
+        if let Err(failure) = &mut result {
+            if let (Some(alert), Stage::Traffic(records)) = (failure.alert, &mut self.stage)
+                && !records.fatal_alert(alert, out)
+            {
+                failure.alert = None;
             }
             self.stage = Stage::Over;
             self.pending = Vec::new();

