@@ -146,6 +146,13 @@ fn tls12_aad(seq: u64, header: [u8; HEADER], length: usize) -> Aad<[u8; 13]> {
 
 impl Records {
     pub(super) fn new(extracted: ExtractedSecrets, secrets: Secrets) -> Result<Self, TlsFailure> {
+        let (_, ours) = &extracted.tx;
+        // Its records carry no nonce in TLS 1.2 (RFC 7905 §2); ours would carry a part of the IV.
+        if secrets.version() == TlsVersion::Tls12
+            && matches!(ours, ConnectionTrafficSecrets::Chacha20Poly1305 { .. })
+        {
+            return Err(TlsFailure::local("the suite has no cipher of ours"));
+        }
         Ok(Self {
             tx: Direction::new(extracted.tx)?,
             rx: Direction::new(extracted.rx)?,

@@ -526,3 +526,17 @@ fn nothing_follows_our_close_notify() {
         assert!(pair.server.out.is_empty(), "{plain:?}");
     }
 }
+
+/// TLS 1.2 seals with ChaCha20 in another form (RFC 7905 §2: no nonce in the record), which nothing here speaks.
+#[test]
+fn a_suite_whose_records_have_another_form_is_never_sealed_with() {
+    let mut world = World::new();
+    Arc::make_mut(&mut world.crypto.provider).cipher_suites =
+        vec![suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256];
+    let mut pair = Pair::new(&world.client(TLS12_ONLY), &world.server(), ChainKind::Http);
+    pair.run(usize::MAX);
+    for end in [pair.client, pair.server] {
+        assert_eq!(end.failure.map(|f| f.kind), Some(FailureKind::Local));
+        assert!(!end.session.is_established() && end.established.is_none());
+    }
+}
