@@ -2,9 +2,8 @@
 //!
 //! Looks at one certificate alone: signatures, validity and the way to a root are `verify`'s.
 
-use x509_parser::asn1_rs::{Any, Class, FromDer, Header, Oid, Tag};
+use x509_parser::asn1_rs::Tag;
 use x509_parser::certificate::{X509Certificate, X509CertificateParser};
-use x509_parser::extensions::{BasicConstraints, KeyUsage};
 use x509_parser::nom::Parser as _;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::X509Version;
@@ -249,8 +248,7 @@ impl<'a> Certificate<'a> {
         let Some(extension) = &self.basic_constraints else {
             return Ok(false);
         };
-        let read = whole::<BasicConstraints, _>(extension.value);
-        Ok(read.ok_or(SvidError::Extension("basicConstraints"))?.ca)
+        read_is_ca(extension.value).ok_or(SvidError::Extension("basicConstraints"))
     }
 
     fn key_usage(&self) -> Result<KeyUsage, SvidError> {
@@ -266,12 +264,15 @@ impl<'a> Certificate<'a> {
             return Ok(());
         };
         let malformed = SvidError::Extension("extKeyUsage");
-        let mut rest = sequence(extension.value).ok_or(malformed)?;
+        let mut rest = whole(der::SEQUENCE, extension.value).ok_or(malformed)?;
         let (mut server, mut client) = (false, false);
         while !rest.is_empty() {
-            let (after, purpose) = Oid::from_der(rest).map_err(|_| malformed)?;
-            server |= purpose.as_bytes() == SERVER_AUTH;
-            client |= purpose.as_bytes() == CLIENT_AUTH;
+            let (tag, purpose, after) = element(rest).ok_or(malformed)?;
+            if tag != der::OID {
+                return Err(malformed);
+            }
+            server |= purpose == SERVER_AUTH;
+            client |= purpose == CLIENT_AUTH;
             rest = after;
         }
         if server && client {
@@ -334,15 +335,15 @@ enum San<'a> {
 impl<'a> Extension<'a> {
     fn names(self) -> impl Iterator<Item = Result<San<'a>, SvidError>> {
         let malformed = SvidError::Extension("subjectAltName");
-        let mut rest = sequence(self.value).ok_or(malformed);
+        let mut rest = whole(der::SEQUENCE, self.value).ok_or(malformed);
         std::iter::from_fn(move || match rest {
             Ok([]) => None,
-            Ok(bytes) => Some(match Any::from_der(bytes) {
-                Ok((after, name)) => {
+            Ok(bytes) => Some(match element(bytes) {
+                Some((tag, content, after)) => {
                     rest = Ok(after);
-                    read_name(&name.header, name.data)
+                    read_name(tag, content)
                 }
-                Err(_) => {
+                None => {
                     rest = Ok(&[]);
                     Err(malformed)
                 }
@@ -356,45 +357,109 @@ impl<'a> Extension<'a> {
 }
 
 /// rfc822Name, dNSName and URI are IA5String: ASCII, and a NUL has no business in any of them (S-84).
-fn read_name<'a>(header: &Header<'_>, data: &'a [u8]) -> Result<San<'a>, SvidError> {
-    if header.class() != Class::ContextSpecific {
-        return Err(SvidError::Extension("subjectAltName"));
+fn read_name(tag: u8, content: &[u8]) -> Result<San<'_>, SvidError> {
+    match tag {
+        0x81 | 0x82 | 0x86 => {}
+        // otherName, x400Address, directoryName, ediPartyName, iPAddress, registeredID
+        0xa0 | 0xa3 | 0xa4 | 0xa5 | 0x87 | 0x88 => return Ok(San::Other),
+        _ => return Err(SvidError::Extension("subjectAltName")),
     }
-    let kind = header.tag().0;
-    if !matches!(kind, 1 | 2 | 6) {
-        return Ok(San::Other);
-    }
-    if header.is_constructed() {
-        return Err(SvidError::Extension("subjectAltName"));
-    }
-    let text = std::str::from_utf8(data).map_err(|_| SvidError::SanText)?;
+    let text = std::str::from_utf8(content).map_err(|_| SvidError::SanText)?;
     if !text.is_ascii() || text.contains('\0') {
         return Err(SvidError::SanText);
     }
-    Ok(match kind {
-        6 => San::Uri(text),
-        2 => San::Dns(text),
+    Ok(match tag {
+        0x86 => San::Uri(text),
+        0x82 => San::Dns(text),
         _ => San::Other,
     })
 }
 
-fn read_key_usage(value: &[u8]) -> Result<KeyUsage, SvidError> {
-    whole::<KeyUsage, _>(value).ok_or(SvidError::Extension("keyUsage"))
-}
+/// The bits of RFC 5280 §4.2.1.3, the first one highest.
+#[derive(Clone, Copy)]
+struct KeyUsage(u8);
 
-/// A value that fills its input.
-fn whole<'a, T: FromDer<'a, E>, E>(der: &'a [u8]) -> Option<T> {
-    match T::from_der(der) {
-        Ok(([], value)) => Some(value),
-        _ => None,
+impl KeyUsage {
+    fn digital_signature(self) -> bool {
+        self.0 & 0x80 != 0
+    }
+
+    fn key_cert_sign(self) -> bool {
+        self.0 & 0x04 != 0
+    }
+
+    fn crl_sign(self) -> bool {
+        self.0 & 0x02 != 0
     }
 }
 
-/// The content of a SEQUENCE that fills its input.
-fn sequence(der: &[u8]) -> Option<&[u8]> {
-    let any = whole::<Any<'_>, _>(der)?;
-    let is = any.class() == Class::Universal && any.tag() == Tag::Sequence;
-    (is && any.header.is_constructed()).then_some(any.data)
+fn read_key_usage(value: &[u8]) -> Result<KeyUsage, SvidError> {
+    let malformed = SvidError::Extension("keyUsage");
+    let Some([unused, bits @ ..]) = whole(der::BIT_STRING, value) else {
+        return Err(malformed);
+    };
+    let padding = 1_u8.checked_shl((*unused).into()).ok_or(malformed)? - 1;
+    let last = bits.last().ok_or(malformed)?;
+    if last & padding != 0 {
+        return Err(malformed);
+    }
+    Ok(KeyUsage(bits.first().copied().unwrap_or_default()))
+}
+
+/// `cA` of RFC 5280 §4.2.1.9. A FALSE that is spelled out is common; the path length is the chain verifier's.
+fn read_is_ca(value: &[u8]) -> Option<bool> {
+    let mut rest = whole(der::SEQUENCE, value)?;
+    let mut is_ca = false;
+    if let Some((der::BOOLEAN, content, after)) = element(rest) {
+        is_ca = match content {
+            [0xff] => true,
+            [0] => false,
+            _ => return None,
+        };
+        rest = after;
+    }
+    let path_length = rest.is_empty() || whole(der::INTEGER, rest).is_some();
+    path_length.then_some(is_ca)
+}
+
+/// Identifiers of X.690.
+mod der {
+    pub(super) const BOOLEAN: u8 = 1;
+    pub(super) const INTEGER: u8 = 2;
+    pub(super) const BIT_STRING: u8 = 3;
+    pub(super) const OID: u8 = 6;
+    pub(super) const SEQUENCE: u8 = 0x30;
+}
+
+/// The first element: identifier, content, and what follows. Strict DER (X.690 §10.1), where x509-parser takes lengths and
+/// tags in longer forms than they need: whoever reads a name must read the same one.
+fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[tag, length], rest) = bytes.split_first_chunk()?;
+    if tag & 0x1f == 0x1f {
+        return None;
+    }
+    let (length, rest) = match length {
+        0..=0x7f => (usize::from(length), rest),
+        0x81..=0x83 => {
+            let (digits, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
+            let length = digits.iter().fold(0, |n, d| n << 8 | usize::from(*d));
+            if length < 0x80 || digits.first() == Some(&0) {
+                return None;
+            }
+            (length, rest)
+        }
+        _ => return None,
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((tag, content, rest))
+}
+
+/// The content of an element that fills its input.
+fn whole(tag: u8, bytes: &[u8]) -> Option<&[u8]> {
+    match element(bytes)? {
+        (found, content, []) if found == tag => Some(content),
+        _ => None,
+    }
 }
 
 fn wall(seconds: i64) -> UnixTime {

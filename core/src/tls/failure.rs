@@ -59,6 +59,14 @@ impl TlsFailure {
         }
     }
 
+    /// A breach of the protocol in a handshake that rustls does not see, so that nobody can seal an alert for it.
+    pub(super) fn unanswered(what: &str) -> Self {
+        Self {
+            alert: None,
+            ..Self::protocol(AlertDescription::UnexpectedMessage, what)
+        }
+    }
+
     /// The client knows no version of ours.
     pub(super) fn too_old() -> Self {
         Self {

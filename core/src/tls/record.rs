@@ -28,7 +28,16 @@ const EXPLICIT: usize = 8;
 
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
-const DATA: u8 = 23;
+pub(super) const DATA: u8 = 23;
+
+/// The handshake messages that may come after the handshake.
+#[derive(Clone, Copy)]
+enum Message {
+    KeyUpdate,
+    Ticket,
+    /// HelloRequest or ClientHello of TLS 1.2.
+    Renegotiation,
+}
 
 /// What opening a record brought.
 pub(super) enum Opened<'a> {
@@ -123,6 +132,10 @@ impl Direction {
     }
 }
 
+fn too_long() -> TlsFailure {
+    TlsFailure::protocol(Alert::RecordOverflow, "a record is too long")
+}
+
 /// RFC 5246 §6.2.3.3
 fn tls12_aad(seq: u64, header: [u8; HEADER], length: usize) -> Aad<[u8; 13]> {
     let [s0, s1, s2, s3, s4, s5, s6, s7] = seq.to_be_bytes();
@@ -133,6 +146,13 @@ fn tls12_aad(seq: u64, header: [u8; HEADER], length: usize) -> Aad<[u8; 13]> {
 
 impl Records {
     pub(super) fn new(extracted: ExtractedSecrets, secrets: Secrets) -> Result<Self, TlsFailure> {
+        let (_, ours) = &extracted.tx;
+        // Its records carry no nonce in TLS 1.2 (RFC 7905 §2); ours would carry a part of the IV.
+        if secrets.version() == TlsVersion::Tls12
+            && matches!(ours, ConnectionTrafficSecrets::Chacha20Poly1305 { .. })
+        {
+            return Err(TlsFailure::local("the suite has no cipher of ours"));
+        }
         Ok(Self {
             tx: Direction::new(extracted.tx)?,
             rx: Direction::new(extracted.rx)?,
@@ -166,10 +186,7 @@ impl Records {
             ));
         }
         if length > FRAGMENT_MAX + overhead {
-            return Err(TlsFailure::protocol(
-                Alert::RecordOverflow,
-                "a record is too long",
-            ));
+            return Err(too_long());
         }
         if length < least {
             return Err(TlsFailure::protocol(
@@ -188,10 +205,7 @@ impl Records {
     ) -> Result<Opened<'a>, TlsFailure> {
         let (typ, plain) = self.decrypt(record)?;
         if plain.len() > FRAGMENT_MAX {
-            return Err(TlsFailure::protocol(
-                Alert::RecordOverflow,
-                "a record is too long",
-            ));
+            return Err(too_long());
         }
         if typ != HANDSHAKE && !self.partial.is_empty() {
             return Err(TlsFailure::protocol(
@@ -234,7 +248,10 @@ impl Records {
             .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(header), body)
             .map_err(|_| broken())?;
         rx.seq += 1;
-        // The type is the last byte that is not padding (RFC 8446 §5.4).
+        // RFC 8446 §5.4: padding counts, and the type is the last byte that is none.
+        if plain.len() > FRAGMENT_MAX + 1 {
+            return Err(too_long());
+        }
         let end = plain.iter().rposition(|b| *b != 0).ok_or_else(|| {
             TlsFailure::protocol(Alert::UnexpectedMessage, "a record without a type")
         })?;
@@ -295,44 +312,64 @@ impl Records {
                 "an empty handshake record (RFC 8446 §5.1)",
             ));
         }
-        if self.partial.len() + fragment.len() > limits::HANDSHAKE_MAX {
-            return Err(TlsFailure::protocol(
-                Alert::IllegalParameter,
-                "a handshake message is too long",
-            ));
-        }
         let mut joined = std::mem::take(&mut self.partial);
         joined.extend_from_slice(fragment);
         let mut rest = joined.as_slice();
         while let [typ, a, b, c, after @ ..] = rest {
             let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
-            if length > limits::HANDSHAKE_MAX {
-                return Err(TlsFailure::protocol(
-                    Alert::IllegalParameter,
-                    "a handshake message is too long",
-                ));
-            }
+            let message = self.expect(*typ, length)?;
             let Some((body, next)) = after.split_at_checked(length) else {
                 break;
             };
-            self.message(*typ, body, next.is_empty(), out)?;
+            self.message(message, body, next.is_empty(), out)?;
             rest = next;
         }
-        self.partial = rest.to_vec();
+        // A message in many small records is not copied with each of them.
+        self.partial = if rest.len() == joined.len() {
+            joined
+        } else {
+            rest.to_vec()
+        };
         Ok(())
     }
 
-    fn message(
-        &mut self,
-        typ: u8,
-        body: &[u8],
-        ends_record: bool,
-        out: &mut Buf,
-    ) -> Result<(), TlsFailure> {
+    /// What a message is, by its header: none is waited for that has no place here.
+    fn expect(&self, typ: u8, length: usize) -> Result<Message, TlsFailure> {
         const HELLO_REQUEST: u8 = 0;
         const CLIENT_HELLO: u8 = 1;
         const NEW_SESSION_TICKET: u8 = 4;
         const KEY_UPDATE: u8 = 24;
+        let (message, least, most) = match (&self.secrets, typ) {
+            (Secrets::Server(_) | Secrets::Client(_), KEY_UPDATE) => (Message::KeyUpdate, 1, 1),
+            (Secrets::Client(_), NEW_SESSION_TICKET) => (Message::Ticket, 0, limits::HANDSHAKE_MAX),
+            (Secrets::Tls12 { server: true }, CLIENT_HELLO) => {
+                (Message::Renegotiation, 0, limits::CLIENT_HELLO_MAX)
+            }
+            (Secrets::Tls12 { server: false }, HELLO_REQUEST) => (Message::Renegotiation, 0, 0),
+            _ => {
+                return Err(TlsFailure::protocol(
+                    Alert::UnexpectedMessage,
+                    "a handshake message that has no place after the handshake",
+                ));
+            }
+        };
+        if (least..=most).contains(&length) {
+            Ok(message)
+        } else {
+            Err(TlsFailure::protocol(
+                Alert::DecodeError,
+                "a handshake message of a wrong length",
+            ))
+        }
+    }
+
+    fn message(
+        &mut self,
+        message: Message,
+        body: &[u8],
+        ends_record: bool,
+        out: &mut Buf,
+    ) -> Result<(), TlsFailure> {
         self.messages += 1;
         if self.messages > limits::POST_HANDSHAKE_MAX {
             return Err(TlsFailure::protocol(
@@ -340,18 +377,11 @@ impl Records {
                 "too many handshake messages without data",
             ));
         }
-        match (&self.secrets, typ) {
-            (Secrets::Server(_) | Secrets::Client(_), KEY_UPDATE) => {
-                self.key_update(body, ends_record)
-            }
+        match message {
+            Message::KeyUpdate => self.key_update(body, ends_record),
             // Nothing is resumed, so nobody needs a ticket.
-            (Secrets::Client(_), NEW_SESSION_TICKET) => Ok(()),
-            (Secrets::Tls12 { server: true }, CLIENT_HELLO)
-            | (Secrets::Tls12 { server: false }, HELLO_REQUEST) => self.refuse_renegotiation(out),
-            _ => Err(TlsFailure::protocol(
-                Alert::UnexpectedMessage,
-                "a handshake message that has no place after the handshake",
-            )),
+            Message::Ticket => Ok(()),
+            Message::Renegotiation => self.refuse_renegotiation(out),
         }
     }
 
@@ -366,16 +396,10 @@ impl Records {
         match body {
             [0] => {}
             [1] => self.update_due = true,
-            [_] => {
+            _ => {
                 return Err(TlsFailure::protocol(
                     Alert::IllegalParameter,
                     "a KeyUpdate that asks for neither",
-                ));
-            }
-            _ => {
-                return Err(TlsFailure::protocol(
-                    Alert::DecodeError,
-                    "a KeyUpdate that is not one byte long",
                 ));
             }
         }
@@ -390,6 +414,9 @@ impl Records {
                 Alert::UnexpectedMessage,
                 "renegotiation was asked for again",
             ));
+        }
+        if self.finished {
+            return Ok(());
         }
         self.seal(ALERT, &[1, Alert::NoRenegotiation.into()], out)
     }
@@ -429,17 +456,18 @@ impl Records {
         self.seal(ALERT, &[1, Alert::CloseNotify.into()], out)
     }
 
-    pub(super) fn fatal_alert(&mut self, alert: u8, out: &mut Buf) -> Result<(), TlsFailure> {
-        self.finished = true;
-        self.seal(ALERT, &[2, alert], out)
+    /// Whether the alert is on its way; nothing follows a close_notify (RFC 8446 §6.1).
+    pub(super) fn fatal_alert(&mut self, alert: u8, out: &mut Buf) -> bool {
+        let open = !std::mem::replace(&mut self.finished, true);
+        open && self.seal(ALERT, &[2, alert], out).is_ok()
     }
 
     /// Appends one record.
     pub(super) fn seal(&mut self, typ: u8, plain: &[u8], out: &mut Buf) -> Result<(), TlsFailure> {
-        let unsealed = |_| TlsFailure::local("a record could not be sealed");
         let tx = &mut self.tx;
         let nonce = tx.nonce();
         let storage = out.storage();
+        let before = storage.len();
         let tag = match self.secrets.version() {
             TlsVersion::Tls13 => {
                 let [high, low] = ((plain.len() + 1 + TAG) as u16).to_be_bytes();
@@ -469,8 +497,12 @@ impl Records {
                     body,
                 )
             }
-        }
-        .map_err(unsealed)?;
+        };
+        let Ok(tag) = tag else {
+            // Plaintext must not stay where sealed bytes are sent from.
+            storage.truncate(before);
+            return Err(TlsFailure::local("a record could not be sealed"));
+        };
         storage.extend_from_slice(tag.as_ref());
         tx.seq += 1;
         Ok(())

@@ -10,12 +10,12 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{AlertDescription as Alert, CommonState, ProtocolVersion};
+use rustls::{CommonState, ProtocolVersion};
 
 use super::TlsVersion;
 use super::client::ClientTls;
 use super::failure::{TlsError, TlsFailure};
-use super::record::{HEADER, Opened, Records, Secrets};
+use super::record::{DATA, HEADER, Opened, Records, Secrets};
 use super::server::{ChainKind, ServerTls};
 use super::sniff::HelloFacts;
 use super::verify::{PeerCertificate, Verifier};
@@ -151,7 +151,7 @@ impl Session {
         out: &mut Buf,
         sink: &mut impl FnMut(TlsEvent<'_>),
     ) -> Result<(), TlsFailure> {
-        let result = match &mut self.stage {
+        let mut result = match &mut self.stage {
             Stage::Handshake(_) => {
                 self.pending.extend_from_slice(&input);
                 drop(input);
@@ -169,10 +169,11 @@ impl Session {
             }
             Stage::HalfClosed(_) | Stage::Over => Ok(()),
         };
-        if let Err(failure) = &result {
-            if let (Some(alert), Stage::Traffic(records)) = (failure.alert, &mut self.stage) {
-                // An alert that cannot be sealed is not sent; the session ends all the same.
-                let _ = records.fatal_alert(alert, out);
+        if let Err(failure) = &mut result {
+            if let (Some(alert), Stage::Traffic(records)) = (failure.alert, &mut self.stage)
+                && !records.fatal_alert(alert, out)
+            {
+                failure.alert = None;
             }
             self.stage = Stage::Over;
             self.pending = Vec::new();
@@ -236,17 +237,32 @@ impl Session {
         let Stage::Handshake(handshake) = &mut self.stage else {
             return Ok(());
         };
-        while let Some(end) = next_record(&self.pending, handshake.seen)? {
-            let Some(bytes) = self.pending.get_mut(..end) else {
+        // Where the bytes begin that rustls still needs; those before are dropped together.
+        let mut start = 0;
+        while let Some(next) = next_record(&self.pending, start + handshake.seen) {
+            let end = match next {
+                Next::Record(end) | Next::Impossible(end) => end,
+                Next::Empty => {
+                    return Err(TlsFailure::unanswered("an empty record in a handshake"));
+                }
+            };
+            if end - start > HANDSHAKE_MAX {
+                return Err(TlsFailure::unanswered("a handshake message is too long"));
+            }
+            let Some(bytes) = self.pending.get_mut(start..end) else {
                 return Ok(());
             };
-            let used = handshake.advance(bytes, out)?;
-            self.pending.drain(..used);
-            handshake.seen = end - used;
+            start += handshake.advance(bytes, out)?;
+            handshake.seen = end - start;
+            if matches!(next, Next::Impossible(_)) {
+                return Err(TlsFailure::unanswered("a record of another protocol"));
+            }
             if !handshake.conn.common().is_handshaking() {
+                self.pending.drain(..start);
                 return self.establish(out, sink);
             }
         }
+        self.pending.drain(..start);
         Ok(())
     }
 
@@ -372,31 +388,31 @@ fn complete(
     })
 }
 
-/// Where the record that begins at `seen` ends; `None` while it is not whole. A header that cannot be one ends at once, so
-/// that rustls refuses it.
-fn next_record(pending: &[u8], seen: usize) -> Result<Option<usize>, TlsFailure> {
+/// What comes next in a handshake, and where it ends.
+#[derive(Clone, Copy)]
+enum Next {
+    Record(usize),
+    /// A header that cannot be one; rustls has an error for nearly all of them.
+    Impossible(usize),
+    /// A record of data without a byte, which no version has here. rustls skips it where it skips early data, all of them
+    /// again with each, and without an end.
+    Empty,
+}
+
+/// The record that begins at `at`; `None` while it is not whole.
+fn next_record(pending: &[u8], at: usize) -> Option<Next> {
     /// Most of what rustls takes (RFC 5246 §6.2.3).
     const SEALED_MAX: usize = (1 << 14) + 2048;
-    let Some(rest) = pending.get(seen..) else {
-        return Ok(None);
-    };
-    let length = match rest {
-        [] => return Ok(None),
-        [20..=23, 3, _, high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])),
-        [20..=23] | [20..=23, 3] | [20..=23, 3, _] | [20..=23, 3, _, _] => return Ok(None),
-        _ => 0,
-    };
-    let end = seen + HEADER + length;
-    if end > HANDSHAKE_MAX {
-        return Err(TlsFailure {
-            alert: None,
-            ..TlsFailure::protocol(Alert::IllegalParameter, "a handshake message is too long")
-        });
+    let [typ, major, _, high, low] = header(pending.get(at..)?)?;
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    let end = at + HEADER + length;
+    match (typ, length) {
+        (DATA, 0) => Some(Next::Empty),
+        (20..=23, 1..=SEALED_MAX) if major == 3 => {
+            (end <= pending.len()).then_some(Next::Record(end))
+        }
+        _ => Some(Next::Impossible(at + HEADER)),
     }
-    if length == 0 || length > SEALED_MAX {
-        return Ok(Some(pending.len()));
-    }
-    Ok((end <= pending.len()).then_some(end))
 }
 
 impl Conn {

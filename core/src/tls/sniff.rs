@@ -13,8 +13,8 @@ pub enum Sniff {
     NotTls,
     /// A whole ClientHello.
     Hello(HelloFacts),
-    /// Begins as a ClientHello that is larger than [`CLIENT_HELLO_MAX`], or than [`HANDSHAKE_MAX`] with its record headers.
-    /// Neither TLS that we speak nor plaintext.
+    /// Begins as a ClientHello that is larger than [`CLIENT_HELLO_MAX`], or in more than 1024 records. Neither TLS that we
+    /// speak nor plaintext.
     Bad,
 }
 
@@ -68,17 +68,19 @@ const HANDSHAKE_HEADER: usize = 4;
 /// Payload of a plaintext record (RFC 8446 §5.1).
 const FRAGMENT_MAX: usize = 1 << 14;
 
-/// Bytes on the wire, record headers and all: what the handshake afterwards takes at most.
-const WIRE_MAX: usize = HANDSHAKE_MAX;
+/// Records that a ClientHello may come in. All of them are walked again with each byte that arrives, so they must be few;
+/// clients use one, and those that hide their SNI from middleboxes a handful.
+pub(super) const RECORDS_MAX: usize = 1024;
+
+// The handshake afterwards takes what was found here.
+const _: () =
+    assert!(CLIENT_HELLO_MAX + RECORDS_MAX * RECORD_HEADER + FRAGMENT_MAX <= HANDSHAKE_MAX);
 
 /// Looks at all bytes received so far.
 pub fn sniff(bytes: &[u8]) -> Sniff {
-    let mut message = Fragments::default();
+    let mut message = Message::default();
     let mut rest = bytes;
-    loop {
-        if bytes.len() - rest.len() > WIRE_MAX {
-            return Sniff::Bad;
-        }
+    for n in 1..=RECORDS_MAX {
         // Every byte of a record header must fit as soon as it is there.
         if !matches!(rest, [] | [0x16] | [0x16, 3, ..]) {
             return Sniff::NotTls;
@@ -95,65 +97,81 @@ pub fn sniff(bytes: &[u8]) -> Sniff {
         match message.state() {
             State::NotHello => return Sniff::NotTls,
             State::TooLarge => return Sniff::Bad,
-            State::Whole(hello) => {
-                return parse_hello(hello).map_or(Sniff::NotTls, Sniff::Hello);
+            State::Whole(length) => {
+                let hello = if n == 1 {
+                    parse_message(fragment, length)
+                } else {
+                    parse_message(&joined(bytes), length)
+                };
+                return hello.map_or(Sniff::NotTls, Sniff::Hello);
             }
             State::Short if fragment.len() < length => return Sniff::NeedMore,
             State::Short => rest = after,
         }
     }
+    Sniff::Bad
 }
 
-/// A handshake message that is put together from records; copied only when there is more than one.
+/// How much there is of a handshake message that comes in fragments; copies no more than its header.
 #[derive(Default)]
-struct Fragments<'a> {
-    first: &'a [u8],
-    joined: Vec<u8>,
+struct Message {
+    header: [u8; HANDSHAKE_HEADER],
+    length: usize,
 }
 
-enum State<'a> {
+enum State {
     Short,
     NotHello,
     TooLarge,
-    Whole(&'a [u8]),
+    /// With a body of so many bytes.
+    Whole(usize),
 }
 
-impl<'a> Fragments<'a> {
-    fn push(&mut self, fragment: &'a [u8]) {
-        if self.first.is_empty() && self.joined.is_empty() {
-            self.first = fragment;
-            return;
-        }
-        if self.joined.is_empty() {
-            self.joined.extend_from_slice(self.first);
-        }
-        self.joined.extend_from_slice(fragment);
+impl Message {
+    fn push(&mut self, fragment: &[u8]) {
+        let header = self.header.iter_mut().skip(self.length);
+        header.zip(fragment).for_each(|(to, from)| *to = *from);
+        self.length += fragment.len();
     }
 
-    fn state(&self) -> State<'_> {
-        let message = if self.joined.is_empty() {
-            self.first
-        } else {
-            &self.joined
-        };
-        match message.first() {
-            None => return State::Short,
-            Some(1) => {}
-            Some(_) => return State::NotHello,
+    fn state(&self) -> State {
+        let [typ, a, b, c] = self.header;
+        if self.length == 0 {
+            return State::Short;
         }
-        let Some((header, body)) = message.split_at_checked(HANDSHAKE_HEADER) else {
+        if typ != 1 {
+            return State::NotHello;
+        }
+        let Some(there) = self.length.checked_sub(HANDSHAKE_HEADER) else {
             return State::Short;
         };
-        let length = usize::from(u16_at(header, 2))
-            | usize::from(header.get(1).copied().unwrap_or_default()) << 16;
+        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         if length > CLIENT_HELLO_MAX {
-            return State::TooLarge;
-        }
-        match body.get(..length) {
-            Some(hello) => State::Whole(hello),
-            None => State::Short,
+            State::TooLarge
+        } else if there < length {
+            State::Short
+        } else {
+            State::Whole(length)
         }
     }
+}
+
+/// The payloads of all records in `bytes`.
+fn joined(bytes: &[u8]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((header, body)) = rest.split_at_checked(RECORD_HEADER) {
+        let length = usize::from(u16_at(header, 3));
+        let (fragment, after) = body.split_at(length.min(body.len()));
+        message.extend_from_slice(fragment);
+        rest = after;
+    }
+    message
+}
+
+fn parse_message(message: &[u8], length: usize) -> Option<HelloFacts> {
+    let body = message.get(HANDSHAKE_HEADER..)?;
+    parse_hello(body.get(..length)?)
 }
 
 /// RFC 8446 §4.1.2, RFC 5246 §7.4.1.2. `None` where the form is broken; what the values mean is the handshake's business.

@@ -2,7 +2,7 @@
 //!
 //! Judges nothing itself. Every handshake is judged anew; only the parsed form of the last certificate is kept.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, RwLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -62,8 +62,8 @@ pub(super) struct Verifier {
     algorithms: WebPkiSupportedAlgorithms,
     clock: WallClock,
     /// The last certificate that was accepted. A session takes its peer from here, so that no certificate is parsed
-    /// twice, and links of the same peer share one entry.
-    last: Mutex<Option<(CertificateDer<'static>, Arc<PeerCertificate>)>>,
+    /// twice, and links of the same peer share one entry. Nobody waits for it: whoever finds it in use goes without.
+    last: RwLock<Option<(CertificateDer<'static>, Arc<PeerCertificate>)>>,
 }
 
 impl Verifier {
@@ -78,7 +78,7 @@ impl Verifier {
             bundle,
             algorithms: crypto.provider.signature_verification_algorithms,
             clock: clock.clone(),
-            last: Mutex::new(None),
+            last: RwLock::new(None),
         })
     }
 
@@ -93,15 +93,21 @@ impl Verifier {
             Wanted::Servers(sans) => verify_server(chain, &self.bundle, sans, now, algorithms),
         }
         .map_err(alert)?;
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((seen, peer)) = last.as_ref()
-            && seen == der
-        {
-            return Ok(Arc::clone(peer));
+        if let Some(peer) = self.remembered(der) {
+            return Ok(peer);
         }
         let peer = Arc::new(PeerCertificate::new(leaf, der));
-        *last = Some((der.clone().into_owned(), Arc::clone(&peer)));
+        if let Ok(mut last) = self.last.try_write() {
+            *last = Some((der.clone().into_owned(), Arc::clone(&peer)));
+        }
         Ok(peer)
+    }
+
+    /// What is known of exactly this certificate; no verdict.
+    fn remembered(&self, der: &CertificateDer<'_>) -> Option<Arc<PeerCertificate>> {
+        let last = self.last.try_read().ok()?;
+        let (seen, peer) = last.as_ref()?;
+        (seen == der).then(|| Arc::clone(peer))
     }
 
     /// The peer behind a chain that the handshake step before this call accepted. Where settings are shared between
@@ -110,13 +116,8 @@ impl Verifier {
         &self,
         chain: &[CertificateDer<'_>],
     ) -> Result<Arc<PeerCertificate>, Error> {
-        {
-            let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((seen, peer)) = last.as_ref()
-                && chain.first() == Some(seen)
-            {
-                return Ok(Arc::clone(peer));
-            }
+        if let Some(peer) = chain.first().and_then(|der| self.remembered(der)) {
+            return Ok(peer);
         }
         self.verify(chain)
     }

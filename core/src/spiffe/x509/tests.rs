@@ -222,6 +222,79 @@ fn malformed_extensions_are_refused() {
     }
 }
 
+/// X.690 §8.1.2, §10.1: one name has one encoding, or two readers of a certificate may see two names.
+#[test]
+fn names_and_purposes_are_read_as_der_alone() {
+    let id = b"spiffe://td/x";
+    let length = id.len() as u8;
+    for name in [
+        [&[0x9f, 6, length][..], id].concat(),
+        [&[0x86, 0x81, length][..], id].concat(),
+        [&[0x86, 0x82, 0, length][..], id].concat(),
+        [&[0x86, 0x84, 0, 0, 0, length][..], id].concat(),
+        [&[0x86, 0x80][..], id, &[0, 0]].concat(),
+        tlv(0x89, id),
+    ] {
+        let read = leaf(|s| {
+            s.sans = vec![(6, b"spiffe://td/x".to_vec())];
+            let sans = std::mem::take(&mut s.sans);
+            let good = tlv(0x86, &sans[0].1);
+            let second = if name[0] == 0x89 { good } else { Vec::new() };
+            let content = tlv(0x30, &[second, name.clone()].concat());
+            s.more.push((&[2, 5, 29, 17], true, content));
+        });
+        assert_eq!(
+            read,
+            Err(SvidError::Extension("subjectAltName")),
+            "{name:x?}"
+        );
+    }
+    let long = |content: &[u8]| [&[0x30, 0x81, content.len() as u8][..], content].concat();
+    let read = leaf(|s| {
+        s.sans.clear();
+        s.more.push((&[2, 5, 29, 17], true, long(&tlv(0x86, id))));
+    });
+    assert_eq!(read, Err(SvidError::Extension("subjectAltName")));
+    let read = leaf(|s| {
+        s.ext_key_usage = None;
+        let both = [tlv(6, SERVER_AUTH), tlv(6, CLIENT_AUTH)].concat();
+        s.more.push((&[2, 5, 29, 37], false, long(&both)));
+    });
+    assert_eq!(read, Err(SvidError::Extension("extKeyUsage")));
+    for usage in [
+        &[3, 0x81, 2, 7, 0x80][..],
+        &[3, 2, 8, 0x80],
+        &[3, 2, 0xff, 0x80],
+        &[3, 2, 7, 0x81],
+        &[3, 1, 0],
+        &[3, 0],
+        &[0x23, 2, 7, 0x80],
+    ] {
+        let read = leaf(|s| {
+            s.key_usage = None;
+            s.more.push((&[2, 5, 29, 15], true, usage.to_vec()));
+        });
+        assert_eq!(read, Err(SvidError::Extension("keyUsage")), "{usage:x?}");
+    }
+    let leaf_with = |ca: &[u8]| {
+        leaf(|s| {
+            s.is_ca = None;
+            s.more.push((&[2, 5, 29, 19], true, ca.to_vec()));
+        })
+    };
+    for ca in [
+        &[0x30, 3, 1, 1, 1][..],
+        &[0x30, 0x81, 0],
+        &[0x30, 4, 1, 2, 0, 0],
+        &[0x30, 6, 1, 1, 0, 1, 1, 0xff],
+        &[0x30, 2, 5, 0],
+    ] {
+        let fault = SvidError::Extension("basicConstraints");
+        assert_eq!(leaf_with(ca), Err(fault), "{ca:x?}");
+    }
+    assert!(leaf_with(&[0x30, 3, 1, 1, 0]).is_ok());
+}
+
 /// S-82.
 #[test]
 fn a_signing_certificate_is_an_authoritys_with_a_critical_right_to_sign() {

@@ -228,6 +228,17 @@ fn a_hello_that_is_too_large_is_refused_at_its_header() {
     assert_eq!(sniff(&wire), Sniff::Bad);
 }
 
+/// All bytes are shown again with each that comes, so a walk over many records would be a walk for each byte.
+#[test]
+fn a_hello_in_too_many_records_is_not_walked_through_for_ever() {
+    let records = |n: usize| {
+        let body = [22, 3, 1, 0, 1, 0].repeat(n - 1);
+        [&[22, 3, 1, 0, 4, 1, 0, 0xff, 0][..], &body].concat()
+    };
+    assert_eq!(sniff(&records(1023)), Sniff::NeedMore);
+    assert_eq!(sniff(&records(1024)), Sniff::Bad);
+}
+
 proptest! {
     /// A verdict, once given, holds for everything that follows, and the session that gets the bytes survives them too.
     #[test]
@@ -261,6 +272,149 @@ proptest! {
     fn noise_is_never_a_hello(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(!matches!(sniff(&bytes), Sniff::Hello(_)));
     }
+}
+
+/// What rustls reads in a ClientHello: protocol names and server name. `None`: it refuses, or waits.
+fn rustls_reads(mut bytes: &[u8]) -> Option<(Vec<Vec<u8>>, Option<String>, bool)> {
+    let mut acceptor = rustls::server::Acceptor::default();
+    while !bytes.is_empty() {
+        acceptor.read_tls(&mut bytes).ok()?;
+        if let Some(accepted) = acceptor.accept().ok()? {
+            let hello = accepted.client_hello();
+            let alpn = hello.alpn().into_iter().flatten().map(<[u8]>::to_vec);
+            let fallback = rustls::CipherSuite::Unknown(0x5600);
+            return Some((
+                alpn.collect(),
+                hello.server_name().map(str::to_owned),
+                hello.cipher_suites().contains(&fallback),
+            ));
+        }
+    }
+    None
+}
+
+/// One reader chooses the chain, another shakes hands: whoever makes them disagree is on a chain that was not meant for
+/// it. Server names are told as they were sent, as Envoy does it, where rustls passes over an address and a last dot.
+#[track_caller]
+fn both_readers_agree(bytes: &[u8]) -> bool {
+    let Sniff::Hello(facts) = sniff(bytes) else {
+        return false;
+    };
+    let Some((alpn, sni, fallback)) = rustls_reads(bytes) else {
+        return false;
+    };
+    assert_eq!(facts.alpn, alpn, "{bytes:?}");
+    assert_eq!(facts.fallback, fallback, "{bytes:?}");
+    let address = |name: &String| name.parse::<std::net::IpAddr>().is_ok();
+    let named = facts.sni.filter(|name| !address(name));
+    let undotted = named.map(|name| name.strip_suffix('.').unwrap_or(&name).to_owned());
+    assert_eq!(undotted, sni, "{bytes:?}");
+    true
+}
+
+fn server_name() -> impl Strategy<Value = Vec<u8>> {
+    let name = prop_oneof![
+        "[a-cA-C._*-]{0,6}[.]?".prop_map(String::into_bytes),
+        Just(b"10.0.0.1".to_vec()),
+        Just(b"::1".to_vec()),
+        Just("\u{fc}.example".as_bytes().to_vec()),
+        Just(b"a\0b".to_vec()),
+        prop::collection::vec(any::<u8>(), 0..4),
+    ];
+    let entry = (prop_oneof![9 => Just(0u8), 1 => any::<u8>()], name)
+        .prop_map(|(kind, name)| [&[kind][..], &vector16(&name)].concat());
+    prop_oneof![
+        9 => entry.clone().prop_map(|entry| vector16(&entry)),
+        1 => (entry.clone(), entry).prop_map(|(a, b)| vector16(&[a, b].concat())),
+        1 => prop::collection::vec(any::<u8>(), 0..8),
+    ]
+}
+
+fn protocol_names() -> impl Strategy<Value = Vec<u8>> {
+    let name = prop_oneof![
+        Just(b"istio".to_vec()),
+        Just(b"istio-http/1.1".to_vec()),
+        Just(b"h2".to_vec()),
+        Just(vec![0x1a, 0x1a]),
+        prop::collection::vec(any::<u8>(), 0..4),
+    ]
+    .prop_map(|name| [&[name.len() as u8][..], &name].concat());
+    prop_oneof![
+        9 => prop::collection::vec(name, 0..4).prop_map(|names| vector16(&names.concat())),
+        1 => prop::collection::vec(any::<u8>(), 0..8),
+    ]
+}
+
+fn extension() -> impl Strategy<Value = (u16, Vec<u8>)> {
+    prop_oneof![
+        4 => server_name().prop_map(|value| (0, value)),
+        4 => protocol_names().prop_map(|value| (16, value)),
+        1 => prop::collection::vec(any::<u8>(), 0..6).prop_map(|value| (43, value)),
+        1 => Just((43, vec![2, 3, 4])),
+        1 => Just((43, vec![4, 0x7a, 0x7a, 3, 3])),
+        1 => Just((0x3a3a, vec![0])),
+        1 => Just((0xff01, vec![0])),
+        1 => Just((23, vec![])),
+        1 => (any::<u16>(), prop::collection::vec(any::<u8>(), 0..6)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn whoever_reads_a_hello_reads_the_same_or_refuses_it(
+        mut extensions in prop::collection::vec(extension(), 0..5),
+        at in any::<prop::sample::Index>(),
+        size in prop_oneof![1usize..20, 20usize..400],
+        minor in 0u8..6,
+        extra in prop_oneof![9 => Just(vec![]), 1 => prop::collection::vec(any::<u8>(), 1..3)],
+        tail in prop::collection::vec(any::<u8>(), 0..9),
+    ) {
+        // rustls asks for this one before anything is read.
+        extensions.insert(at.index(extensions.len() + 1), (13, vec![0, 2, 4, 3]));
+        let list: Vec<(u16, &[u8])> =
+            extensions.iter().map(|(kind, value)| (*kind, value.as_slice())).collect();
+        let mut hello = hello_with(&list);
+        // Bytes after the message, in its record or behind it.
+        hello.extend(extra);
+        let mut bytes = refragmented(&hello, size);
+        bytes.extend(tail);
+        let mut at = 0;
+        while let Some(record) = bytes.get_mut(at..).filter(|r| r.len() > 5 && r[0] == 22) {
+            record[2] = minor;
+            at += 5 + usize::from(u16::from_be_bytes([record[3], record[4]]));
+        }
+        both_readers_agree(&bytes);
+    }
+
+    #[test]
+    fn both_readers_of_a_changed_hello_agree(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        size in prop_oneof![1usize..20, 20usize..400],
+    ) {
+        let mut hello = SEED.with(Clone::clone);
+        for (at, byte) in edits {
+            let at = at.index(hello.len());
+            hello[at] = byte;
+        }
+        both_readers_agree(&refragmented(&hello, size));
+    }
+}
+
+/// The two properties above would hold for a reader that never reads.
+#[test]
+fn both_readers_read_an_ordinary_hello() {
+    assert!(both_readers_agree(&hello()));
+    assert!(both_readers_agree(&refragmented(&hello(), 7)));
+    let algorithms: (u16, &[u8]) = (13, &[0, 2, 4, 3]);
+    for name in [&b"Shop.Example"[..], b"outbound_.80_._.a.b", b"10.0.0.1"] {
+        assert!(both_readers_agree(&hello_with(&[
+            algorithms,
+            (0, &sni(name))
+        ])));
+    }
+    assert!(!both_readers_agree(&hello_with(&[algorithms, algorithms])));
 }
 
 thread_local! {

@@ -357,7 +357,7 @@ fn handshake_records_after_the_handshake_are_held_to_their_rules() {
         (&[(HANDSHAKE, &[24, 0, 0, 1, 0, 24])], 10),
         // Data inside a message (RFC 8446 §5.1).
         (&[(HANDSHAKE, &[24, 0, 0]), (DATA, b"x")], 10),
-        (&[(HANDSHAKE, &[24, 0xff, 0, 0])], 47),
+        (&[(HANDSHAKE, &[24, 0xff, 0, 0])], 50),
         (&[(25, b"x")], 10),
         (&[(0, b"")], 10),
     ] {
@@ -462,4 +462,81 @@ fn nothing_is_kept_of_whole_records() {
     pair.client.send(&noise(50_000));
     pair.run(1000);
     assert!(format!("{:?}", pair.server.session).contains("pending: 0"));
+}
+
+/// RFC 8446 §5.4: padding counts, so nobody is made to strip more of it than data could have been.
+#[test]
+fn a_padded_record_is_no_larger_than_a_full_one() {
+    const FULL: usize = 1 << 14;
+    let padded = |padding: usize| {
+        let mut pair = World::new().established(TLS13_ONLY);
+        // The type byte that `seal_raw` appends is padding too: data, its type, zeros, and a last zero.
+        let plain = [&b"x"[..], &[DATA], &vec![0; padding]].concat();
+        let out = &mut pair.client.out;
+        pair.client.session.seal_raw(0, &plain, out);
+        let bytes = pair.client.take_out();
+        pair.server.receive(&bytes);
+        (pair.server.plain, pair.server.failure.and_then(|f| f.alert))
+    };
+    assert_eq!(padded(FULL - 2), (b"x".to_vec(), None));
+    assert_eq!(padded(FULL - 1), (Vec::new(), Some(22)));
+}
+
+/// What will be refused is refused at its header, and what is passed over may come in records of one byte.
+#[test]
+fn a_message_after_the_handshake_is_judged_by_its_header() {
+    for (versions, header, alert) in [
+        (TLS13_ONLY, [4, 1, 0, 0], 10),
+        (TLS13_ONLY, [1, 1, 0, 0], 10),
+        (TLS13_ONLY, [24, 0, 0, 2], 50),
+        (TLS12_ONLY, [20, 0, 0, 12], 10),
+        (TLS12_ONLY, [24, 0, 0, 1], 10),
+    ] {
+        server_refuses(versions, &[(HANDSHAKE, &header)], alert);
+    }
+
+    let mut pair = World::new().established(TLS13_ONLY);
+    let ticket = [&[4, 1, 0, 0][..], &vec![7; 1 << 16]].concat();
+    for byte in ticket.chunks(1) {
+        let out = &mut pair.server.out;
+        pair.server.session.seal_raw(HANDSHAKE, byte, out);
+    }
+    pair.server.send(b"after it");
+    pair.run(usize::MAX);
+    assert_eq!(pair.client.failure, None);
+    assert_eq!(pair.client.plain, b"after it");
+}
+
+/// RFC 8446 §6.1: close_notify is the last that we send, whatever the peer still does.
+#[test]
+fn nothing_follows_our_close_notify() {
+    for (versions, typ, plain) in [
+        (TLS12_ONLY, HANDSHAKE, &[1, 0, 0, 2, 3, 3][..]),
+        (TLS12_ONLY, HANDSHAKE, b""),
+        (TLS13_ONLY, HANDSHAKE, b""),
+        (TLS13_ONLY, HANDSHAKE, &[24, 0, 0, 1, 1]),
+    ] {
+        let mut pair = World::new().established(versions);
+        pair.server.session.finish(&mut pair.server.out);
+        assert!(!pair.server.take_out().is_empty());
+        let out = &mut pair.client.out;
+        pair.client.session.seal_raw(typ, plain, out);
+        let bytes = pair.client.take_out();
+        pair.server.receive(&bytes);
+        assert!(pair.server.out.is_empty(), "{plain:?}");
+    }
+}
+
+/// TLS 1.2 seals with ChaCha20 in another form (RFC 7905 §2: no nonce in the record), which nothing here speaks.
+#[test]
+fn a_suite_whose_records_have_another_form_is_never_sealed_with() {
+    let mut world = World::new();
+    Arc::make_mut(&mut world.crypto.provider).cipher_suites =
+        vec![suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256];
+    let mut pair = Pair::new(&world.client(TLS12_ONLY), &world.server(), ChainKind::Http);
+    pair.run(usize::MAX);
+    for end in [pair.client, pair.server] {
+        assert_eq!(end.failure.map(|f| f.kind), Some(FailureKind::Local));
+        assert!(!end.session.is_established() && end.established.is_none());
+    }
 }
