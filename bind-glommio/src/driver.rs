@@ -256,7 +256,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
             self.pace(ring);
             if std::mem::take(&mut self.pace.due) {
                 ring.turn(false)?;
-                let_others_run(sleeper).await?;
+                sleeper.pass().await?;
             } else if turn == Turn::More {
                 ring.turn(false)?;
             } else if self.pace.beat.is_some() {
@@ -568,17 +568,6 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
                 self.listeners[i] = None;
             }
         }
-    }
-}
-
-/// A pass of the executor: its other tasks, its timers and its own rings.
-async fn let_others_run(sleeper: &Sleeper) -> io::Result<()> {
-    let executor = glommio::executor();
-    if executor.need_preempt() {
-        executor.yield_task_queue_now().await;
-        Ok(())
-    } else {
-        sleeper.pass().await
     }
 }
 

@@ -554,9 +554,10 @@ impl Sleeper {
         Ok(())
     }
 
-    /// One pass of the executor's reactor, with whatever other tasks are ready.
+    /// One pass of the executor: its other tasks, its timers and its own rings.
     ///
-    /// Not by a timer: under load one of a microsecond was lost now and then, and the executor slept with it.
+    /// Neither by a timer of a microsecond nor by yielding the task queue: with either the executor went to sleep now and
+    /// then, with this task still to be run.
     pub(crate) async fn pass(&self) -> io::Result<()> {
         (&self.bell).write_all(&1u64.to_ne_bytes())?;
         self.sleep().await
