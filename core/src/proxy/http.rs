@@ -8,6 +8,7 @@ use super::link::{Io, Wire, write};
 use super::upstream::{Obtained, Upstream, obtain};
 use super::world::Place;
 use super::{Route, Shared, rewrite};
+use crate::accept::Mode;
 use crate::clock::Deadline;
 use crate::decide::{self, Caller, Denial, Request, Verdict};
 use crate::error::Violation;
@@ -177,7 +178,10 @@ impl HttpSide {
         let mut rest = bytes;
         while !self.is_busy() && self.life != Life::Over && !io.is_full() {
             let Self {
-                receiver, exchange, ..
+                receiver,
+                exchange,
+                life,
+                ..
             } = self;
             let event = match receiver.next(&mut rest, &mut fields) {
                 Ok(Some(event)) => event,
@@ -189,11 +193,12 @@ impl HttpSide {
             };
             match event {
                 Event::Request(_, head) => {
-                    let (started, last) =
-                        begin(&head, self.life != Life::KeptAlive, io, facts, ups, shared);
-                    *exchange = Some(started);
-                    if last {
-                        self.life = Life::Last;
+                    let (started, then) = begin(&head, *life, io, facts, ups, shared);
+                    *life = then;
+                    if then == Life::Over {
+                        started.account.close(shared);
+                    } else {
+                        *exchange = Some(started);
                     }
                 }
                 Event::Data(_, data) => {
@@ -831,15 +836,15 @@ pub(super) fn server_name(route: Route) -> &'static str {
     }
 }
 
-/// Judges a request and starts what follows. The flag: no further request is taken on this link.
+/// Judges a request and starts what follows. If the link is over then, the exchange is too.
 fn begin(
     head: &RequestHead<'_>,
-    last: bool,
+    life: Life,
     io: &mut Io,
     facts: &Facts,
     ups: &mut Upstreams,
     shared: &mut Shared,
-) -> (Box<Exchange>, bool) {
+) -> (Box<Exchange>, Life) {
     shared.stats.requests += 1;
     let place = shared.world.place(facts.route);
     let mut account = Account::new(facts, place.as_ref(), shared.now);
@@ -870,10 +875,20 @@ fn begin(
     };
     let bodiless = matches!(head.framing, Framing::None | Framing::Length(0));
     let mut x = Box::new(Exchange::new(account, request, to));
-    let last = last || !head.keep_alive;
+    let last = life != Life::KeptAlive || !head.keep_alive;
     // A local answer to a request whose body is still to come ends the link: the rest must not be read as a request.
     let close = last || !bodiless;
 
+    if place.as_ref().is_some_and(|place| !takes(place, facts)) {
+        shared.stats.refused += 1;
+        x.account.note(|r| {
+            r.path = Some(String::from_utf8_lossy(head.path).into_owned());
+            r.flags = Flags::NR;
+            r.details = Some("filter_chain_not_found".into());
+        });
+        io.reset(&mut shared.actions);
+        return (x, Life::Over);
+    }
     let refusal = match &place {
         None => Some(Local::new(404, "", "route_not_found", Flags::NR)),
         Some(_) if head.upgrade => Some(Local::new(403, "", "upgrade_failed", Flags::NONE)),
@@ -883,9 +898,12 @@ fn begin(
         x.account
             .note(|r| r.path = Some(String::from_utf8_lossy(head.path).into_owned()));
         x.reply(local, true, io, facts, shared);
-        return (x, true);
+        return (x, Life::Last);
     }
-    let Some(place) = place else { return (x, true) };
+    let Some(place) = place else {
+        return (x, Life::Over);
+    };
+    let after_reply = if close { Life::Last } else { Life::KeptAlive };
     let verdict = match &place {
         Place::Inbound(door) => {
             let forwarded_for = head
@@ -941,7 +959,7 @@ fn begin(
                 facts,
                 shared,
             );
-            return (x, close);
+            return (x, after_reply);
         }
     };
     if head.expect_continue && !bodiless {
@@ -988,11 +1006,24 @@ fn begin(
             let local = Local::new(503, "no healthy upstream", "no_healthy_upstream", Flags::UH);
             x.reply(local, close, io, facts, shared);
             shared.head = encoded;
-            return (x, close);
+            return (x, after_reply);
         }
     }
     shared.head = encoded;
-    (x, last)
+    (x, if last { Life::Last } else { Life::KeptAlive })
+}
+
+/// The port takes links of this kind now. A link may have come in under an earlier snapshot, and its next request must not
+/// pass where a new link would be reset (S-25, S-28).
+fn takes(place: &Place, facts: &Facts) -> bool {
+    match place {
+        Place::Inbound(door) => match door.port.mode {
+            Mode::Strict => facts.certificate.is_some(),
+            Mode::Permissive => true,
+            Mode::Disable => facts.certificate.is_none(),
+        },
+        Place::Outbound(_) => true,
+    }
 }
 
 /// All values of one field, joined by `,` as Envoy joins them.

@@ -303,3 +303,21 @@ fn interim_answers_are_passed_on_and_do_not_count() {
     assert!(rig.got(client).starts_with("HTTP/1.1 502 "), "nobody asked");
     assert_eq!(rig.end(app), End::Reset);
 }
+
+#[test]
+fn a_plain_link_is_not_served_once_its_port_demands_tls() {
+    let mut rig = Rig::new(NO_ADMIN);
+    let idle = rig.client_sending(get("/admin"));
+    let begun = rig.client_sending(&get("/")[..9]);
+    let busy = rig.client_sending([get("/1"), get("/2")].concat());
+    let app = rig.connect();
+    rig.apply(Mode::Strict, NO_ADMIN);
+    assert_eq!(rig.end(idle), End::Finished);
+    rig.send(begun, &get("/")[9..]);
+    assert_eq!(rig.got(begun), "", "S-28");
+    assert_eq!(rig.end(begun), End::Reset);
+    rig.send(app, ok("one"));
+    assert!(rig.got(busy).ends_with("one"), "what was decided stays");
+    assert_eq!(rig.end(busy), End::Finished);
+    assert_eq!(rig.dialled(), None);
+}
