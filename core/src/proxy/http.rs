@@ -876,7 +876,8 @@ fn begin(
     let bodiless = matches!(head.framing, Framing::None | Framing::Length(0));
     let mut x = Box::new(Exchange::new(account, request, to));
     let last = life != Life::KeptAlive || !head.keep_alive;
-    // A local answer to a request whose body is still to come ends the link: the rest must not be read as a request.
+    // A local answer to a request whose body is still to come ends the link: the rest must not be read as a request, nor
+    // waited for. Lingering takes what is on its way, so that the client sees the answer.
     let close = last || !bodiless;
 
     if place.as_ref().is_some_and(|place| !takes(place, facts)) {
@@ -898,12 +899,12 @@ fn begin(
         x.account
             .note(|r| r.path = Some(String::from_utf8_lossy(head.path).into_owned()));
         x.reply(local, true, io, facts, shared);
-        return (x, Life::Last);
+        return (x, Life::Over);
     }
     let Some(place) = place else {
         return (x, Life::Over);
     };
-    let after_reply = if close { Life::Last } else { Life::KeptAlive };
+    let after_reply = if close { Life::Over } else { Life::KeptAlive };
     let verdict = match &place {
         Place::Inbound(door) => {
             let forwarded_for = head

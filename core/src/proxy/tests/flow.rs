@@ -321,3 +321,40 @@ fn a_plain_link_is_not_served_once_its_port_demands_tls() {
     assert_eq!(rig.end(busy), End::Finished);
     assert_eq!(rig.dialled(), None);
 }
+
+#[test]
+fn a_denied_body_is_not_read_to_its_end() {
+    let mut rig = Rig::new(NOBODY);
+    let client = rig.client_sending(post("/", 1 << 40) + "abc");
+    let got = rig.got(client);
+    assert!(got.starts_with("HTTP/1.1 403 "), "{got}");
+    assert_eq!(field(&got, "connection"), Some("close"));
+    assert_eq!(rig.end(client), End::Finished);
+    assert_eq!(rig.record().status, 403);
+    rig.send(client, [b'x'; 100]);
+    rig.wait(limits::LINGER_TIMEOUT + Duration::from_millis(1));
+    assert_eq!(rig.end(client), End::Reset);
+}
+
+#[test]
+fn the_client_that_expects_100_gets_it_from_us_if_it_may_go_on() {
+    let request = |path| {
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n"
+        )
+    };
+    let mut rig = Rig::new(NO_ADMIN);
+    let client = rig.client_sending(request("/"));
+    assert_eq!(rig.got(client), "HTTP/1.1 100 Continue\r\n\r\n");
+    rig.send(client, "abc");
+    let app = rig.connect();
+    let got = rig.got(app);
+    assert!(
+        got.ends_with("\r\n\r\nabc") && field(&got, "expect").is_none(),
+        "{got}"
+    );
+
+    let client = rig.client_sending(request("/admin"));
+    assert!(rig.got(client).starts_with("HTTP/1.1 403 "));
+    assert_eq!(rig.end(client), End::Finished);
+}
