@@ -654,6 +654,9 @@ impl HttpSide {
         });
         // An answer that overtakes its request ends the connection: what the client still sends cannot be told apart.
         let close = self.life != Life::KeptAlive || x.request != RequestBody::Done;
+        if close {
+            self.life = Life::Last;
+        }
         let chunked = x.response == Response::Chunked;
         rewrite::response(
             head,

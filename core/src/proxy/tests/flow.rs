@@ -358,3 +358,19 @@ fn the_client_that_expects_100_gets_it_from_us_if_it_may_go_on() {
     assert!(rig.got(client).starts_with("HTTP/1.1 403 "));
     assert_eq!(rig.end(client), End::Finished);
 }
+
+#[test]
+fn a_link_that_was_told_to_close_takes_no_further_request() {
+    // RFC 9112 §9.6.
+    let mut rig = Rig::new(NO_ADMIN);
+    let client = rig.client_sending(post("/", 6) + "abc");
+    let app = rig.connect();
+    rig.send(app, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nea");
+    assert_eq!(field(&rig.got(client), "connection"), Some("close"));
+    rig.send(client, format!("def{}", get("/next")));
+    rig.send(app, "rly");
+    assert_eq!(rig.got(client), "rly");
+    assert_eq!(rig.end(client), End::Finished);
+    assert!(!rig.got(app).contains("/next"));
+    assert_eq!(rig.dialled(), None);
+}
