@@ -6,7 +6,7 @@ use super::downstream::Facts;
 use super::exchange::{Account, Right, Stage};
 use super::link::{Io, Wire, write};
 use super::upstream::{Obtained, Upstream, obtain};
-use super::world::Place;
+use super::world::{ClusterId, Place};
 use super::{Route, Shared, rewrite};
 use crate::accept::Mode;
 use crate::clock::Deadline;
@@ -61,6 +61,8 @@ struct Exchange {
     request: RequestBody,
     response: Response,
     to: ResponseTo,
+    /// Where the request was allowed to go: the cluster and its serial.
+    cluster: Option<(ClusterId, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -507,10 +509,13 @@ impl HttpSide {
         else {
             return;
         };
+        // A snapshot that came meanwhile may lead elsewhere, where other rules hold: the permit does not reach there.
+        let cluster = shared.world.place(facts.route).map(|p| p.cluster());
+        let cluster = cluster.filter(|id| x.cluster == named(*id, shared));
         if attempt < limits::ATTEMPTS_MAX
-            && let Some(place) = shared.world.place(facts.route)
+            && let Some(cluster) = cluster
         {
-            match obtain(&right, place.cluster(), io.id, ups, shared) {
+            match obtain(&right, cluster, io.id, ups, shared) {
                 Some(Obtained::Ready(id)) => {
                     x.stage = Stage::Connecting {
                         right,
@@ -734,6 +739,7 @@ impl Exchange {
             request,
             response: Response::Awaited,
             to,
+            cluster: None,
         }
     }
 
@@ -980,6 +986,7 @@ fn begin(
         }
     });
     let right = Right::Permit(permit);
+    x.cluster = named(place.cluster(), shared);
     match obtain(&right, place.cluster(), io.id, ups, shared) {
         Some(Obtained::Ready(id)) => {
             if let Some(u) = ups.get_mut(id) {
@@ -1015,6 +1022,11 @@ fn begin(
     }
     shared.head = encoded;
     (x, if last { Life::Last } else { Life::KeptAlive })
+}
+
+/// A cluster as nothing else is called, ever.
+fn named(id: ClusterId, shared: &mut Shared) -> Option<(ClusterId, u64)> {
+    shared.world.cluster(id).map(|c| (id, c.serial))
 }
 
 /// The port takes links of this kind now. A link may have come in under an earlier snapshot, and its next request must not

@@ -374,3 +374,15 @@ fn a_link_that_was_told_to_close_takes_no_further_request() {
     assert!(!rig.got(app).contains("/next"));
     assert_eq!(rig.dialled(), None);
 }
+
+#[test]
+fn a_try_after_the_application_moved_does_not_follow_it() {
+    let mut rig = Rig::new(NO_ADMIN);
+    let client = rig.client_sending(get("/"));
+    let first = rig.dialled().expect("a link is wanted");
+    rig.move_app("127.0.0.1:18081");
+    rig.apply(Mode::Disable, NOBODY);
+    rig.close(first, CloseCause::Refused);
+    assert_eq!(rig.dialled(), None, "nobody judged it for that place");
+    assert!(rig.got(client).starts_with("HTTP/1.1 503 "));
+}
