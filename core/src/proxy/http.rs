@@ -257,29 +257,26 @@ impl HttpSide {
             }
         };
         self.life = Life::Over;
-        if violation.status == 0 || x.response != Response::Awaited {
-            x.account.flag(Flags::DPE);
-            x.account.close(shared);
-            io.reset(&mut shared.actions);
-            return;
+        match LocalReply::to_violation(&violation) {
+            Some(answer) if x.response == Response::Awaited => {
+                let local = Local {
+                    status: violation.status,
+                    body: &answer.body,
+                    details: violation.details.to_owned(),
+                    flags: Flags::DPE,
+                };
+                x.reply(local, true, io, facts, shared);
+            }
+            answer => {
+                x.account.flag(Flags::DPE);
+                x.account
+                    .note(|r| r.details = Some(violation.details.to_owned()));
+                // What stands before it was answered and may arrive; an answer that is under way is cut short.
+                if answer.is_some() {
+                    io.reset(&mut shared.actions);
+                }
+            }
         }
-        x.reply(
-            Local {
-                status: violation.status,
-                body: match violation.status {
-                    400 if violation.details == "missing_host_header" => "",
-                    400 => "Bad Request",
-                    426 => "Upgrade Required",
-                    _ => "",
-                },
-                details: violation.details.to_owned(),
-                flags: Flags::DPE,
-            },
-            true,
-            io,
-            facts,
-            shared,
-        );
         x.account.close(shared);
     }
 
@@ -608,7 +605,7 @@ impl HttpSide {
         x.reply(
             Local {
                 status,
-                body: &body,
+                body: body.as_bytes(),
                 details,
                 flags,
             },
@@ -715,7 +712,7 @@ impl HttpSide {
 /// An answer of our own.
 struct Local<'a> {
     status: u16,
-    body: &'a str,
+    body: &'a [u8],
     details: String,
     flags: Flags,
 }
@@ -724,7 +721,7 @@ impl<'a> Local<'a> {
     fn new(status: u16, body: &'a str, details: &str, flags: Flags) -> Self {
         Self {
             status,
-            body,
+            body: body.as_bytes(),
             details: details.to_owned(),
             flags,
         }
@@ -821,7 +818,7 @@ impl Exchange {
         };
         let reply = LocalReply {
             close,
-            ..LocalReply::new(local.status, local.body.as_bytes().to_vec())
+            ..LocalReply::new(local.status, local.body.to_vec())
         };
         reply.write(
             io.plain().storage(),
@@ -960,7 +957,7 @@ fn begin(
             x.reply(
                 Local {
                     status,
-                    body,
+                    body: body.as_bytes(),
                     details,
                     flags: Flags::NONE,
                 },

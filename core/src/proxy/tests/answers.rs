@@ -221,6 +221,18 @@ fn violations_are_answered_once_and_end_the_link() {
             "Bad Request",
             "http1.connection_header_rejected",
         ),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\n",
+            501,
+            "Not Implemented",
+            "http1.invalid_transfer_encoding",
+        ),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\nexpect: magic\r\ncontent-length: 1\r\n\r\n",
+            417,
+            "Expectation Failed",
+            "http1.codec_error",
+        ),
     ] {
         let mut rig = Rig::new(NO_ADMIN);
         let client = rig.client_sending(format!("{request}{}", get("/smuggled")));

@@ -386,3 +386,16 @@ fn a_try_after_the_application_moved_does_not_follow_it() {
     assert_eq!(rig.dialled(), None, "nobody judged it for that place");
     assert!(rig.got(client).starts_with("HTTP/1.1 503 "));
 }
+
+#[test]
+fn a_connection_that_speaks_http2_later_on_is_closed() {
+    let mut rig = Rig::new(NO_ADMIN);
+    let client = rig.client_sending(get("/admin") + "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    let got = rig.got(client);
+    assert!(got.starts_with("HTTP/1.1 403 "), "{got}");
+    assert_eq!(got.matches("HTTP/1.1").count(), 1);
+    assert_eq!(rig.end(client), End::Finished);
+    let details: Vec<_> = rig.records().into_iter().map(|r| r.details).collect();
+    assert_eq!(details.len(), 2);
+    assert_eq!(details[1].as_deref(), Some("http1.http2_preface"));
+}
