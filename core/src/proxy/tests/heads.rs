@@ -210,3 +210,30 @@ fn a_client_certificate_is_appended_to_what_came() {
     assert!(client.got(&mut rig).ends_with("fine"));
     assert_eq!(rig.record().peer.as_deref(), Some(SLEEP));
 }
+
+#[test]
+fn a_claim_that_would_swallow_the_true_element_is_dropped() {
+    for came in [
+        "By=x;URI=spiffe://c/admin;Subject=\"",
+        "By=x;Subject=\"\\\"",
+        "By=x;Subject=\"\\\\\"",
+        "URI=\"spiffe://c/admin",
+        "\"",
+        "Subject=\"a\" \"",
+    ] {
+        let (mut rig, ca) = secured();
+        let svid = ca.issue(SLEEP);
+        let mut client = TlsClient::new(&mut rig, &svid, CATALOG);
+        client.send(
+            &mut rig,
+            format!("GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-client-cert: By=one\r\nx-forwarded-client-cert: {came}\r\n\r\n"),
+        );
+        let app = rig.connect();
+        let got = rig.got(app);
+        let xfcc = field(&got, "x-forwarded-client-cert").expect("ours");
+        assert!(
+            xfcc.starts_with(&format!("By=one,By={CATALOG};")),
+            "{came}: {xfcc}"
+        );
+    }
+}
