@@ -15,7 +15,7 @@ use crate::error::Violation;
 use crate::http::event::Event;
 use crate::http::h1::{Receiver, ResponseTo, encode};
 use crate::http::head::{Framing, Known, RequestHead, ResponseHead};
-use crate::http::reply::LocalReply;
+use crate::http::reply::{LocalReply, is_grpc};
 use crate::id::{LinkId, Table};
 use crate::limits;
 use crate::link::Buf;
@@ -61,6 +61,7 @@ struct Exchange {
     request: RequestBody,
     response: Response,
     to: ResponseTo,
+    words: Words,
     /// Where the request was allowed to go: the cluster and its serial.
     cluster: Option<(ClusterId, u64)>,
 }
@@ -70,6 +71,13 @@ enum RequestBody {
     Sized,
     Chunked,
     Done,
+}
+
+/// What the client understands if we answer ourselves (S-119).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Words {
+    Http,
+    Grpc,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -736,6 +744,7 @@ impl Exchange {
             request,
             response: Response::Awaited,
             to,
+            words: Words::Http,
             cluster: None,
         }
     }
@@ -811,15 +820,17 @@ impl Exchange {
     ) {
         self.response = Response::Done;
         self.stage = Stage::Answered;
-        self.account.sent += if self.to == ResponseTo::Head {
-            0
-        } else {
-            local.body.len() as u64
-        };
-        let reply = LocalReply {
+        let plain = LocalReply {
             close,
             ..LocalReply::new(local.status, local.body.to_vec())
         };
+        let reply = match self.words {
+            Words::Http => plain,
+            Words::Grpc => plain.into_grpc(),
+        };
+        if self.to != ResponseTo::Head {
+            self.account.sent += reply.body.len() as u64;
+        }
         reply.write(
             io.plain().storage(),
             self.to,
@@ -827,7 +838,7 @@ impl Exchange {
             shared.now.wall,
         );
         self.account.note(|r| {
-            r.status = local.status;
+            r.status = reply.status;
             r.flags = r.flags.with(local.flags);
             r.details = Some(local.details);
         });
@@ -881,6 +892,12 @@ fn begin(
     };
     let bodiless = matches!(head.framing, Framing::None | Framing::Length(0));
     let mut x = Box::new(Exchange::new(account, request, to));
+    let mut content_types = head
+        .fields()
+        .filter(|f| f.name.eq_ignore_ascii_case(b"content-type"));
+    if content_types.next().is_some_and(|f| is_grpc(f.value)) && content_types.next().is_none() {
+        x.words = Words::Grpc;
+    }
     let last = life != Life::KeptAlive || !head.keep_alive;
     // A local answer to a request whose body is still to come ends the link: the rest must not be read as a request, nor
     // waited for. Lingering takes what is on its way, so that the client sees the answer.

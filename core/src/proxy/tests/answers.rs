@@ -42,6 +42,42 @@ fn nobody_may_means_nobody() {
 }
 
 #[test]
+fn grpc_clients_are_answered_in_their_words() {
+    // S-119.
+    let request = |path, body| {
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: a\r\nContent-Type: application/grpc\r\ncontent-length: {body}\r\n\r\n"
+        )
+    };
+    let mut rig = Rig::new(NO_ADMIN);
+    let client = rig.client_sending(request("/admin.Users/Get", 0));
+    let got = rig.got(client);
+    assert!(got.starts_with("HTTP/1.1 200 OK\r\n"), "{got}");
+    assert_eq!(field(&got, "content-type"), Some("application/grpc"));
+    assert_eq!(field(&got, "grpc-status"), Some("7"));
+    assert_eq!(field(&got, "grpc-message"), Some("RBAC: access denied"));
+    assert!(got.ends_with("\r\n\r\n"), "{got}");
+    let record = rig.record();
+    assert_eq!((record.status, record.bytes_sent), (200, 0));
+    assert_eq!(
+        record.details.as_deref(),
+        Some("rbac_access_denied_matched_policy[ns[default]-policy[no-admin]-rule[0]]")
+    );
+
+    rig.send(client, request("/pkg.Users/Get", 0));
+    for _ in 0..3 {
+        rig.refuse();
+    }
+    assert_eq!(field(&rig.got(client), "grpc-status"), Some("14"));
+
+    rig.send(client, request("/admin.Users/Put", 9));
+    let got = rig.got(client);
+    assert_eq!(field(&got, "grpc-status"), Some("7"));
+    assert_eq!(field(&got, "connection"), Some("close"));
+    assert_eq!(rig.end(client), End::Finished);
+}
+
+#[test]
 fn what_was_judged_is_what_is_forwarded() {
     let mut rig = Rig::new(NO_ADMIN);
     let client = rig.client_sending(
