@@ -244,13 +244,8 @@ fn status_line(head: &ResponseHead<'_>, out: &mut Buf) {
     out.put(b"HTTP/1.1 ");
     put_number(u64::from(head.status), out);
     out.put(b" ");
-    // The words of the status line are the upstream's own only where the standard has none.
-    let words = reason(head.status);
-    out.put(if words.is_empty() {
-        head.reason
-    } else {
-        words.as_bytes()
-    });
+    // The words are ours, as in Envoy: the upstream's are free text and mean nothing (RFC 9112 §4).
+    out.put(reason(head.status).as_bytes());
     out.put(b"\r\n");
 }
 

@@ -106,6 +106,17 @@ fn an_escaped_nul_is_answered_before_policies_are_asked() {
 }
 
 #[test]
+fn options_of_the_whole_server_reach_no_application() {
+    let mut rig = Rig::new(NO_ADMIN);
+    let client = rig.client_sending("OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(rig.dialled(), None);
+    assert!(rig.got(client).starts_with("HTTP/1.1 404 Not Found\r\n"));
+    let record = rig.record();
+    assert_eq!(record.path.as_deref(), Some("*"));
+    assert_eq!(record.details.as_deref(), Some("absolute_path_rejected"));
+}
+
+#[test]
 fn connect_and_upgrades_are_refused() {
     for request in [
         "CONNECT catalog:80 HTTP/1.1\r\nhost: catalog:80\r\n\r\n",
