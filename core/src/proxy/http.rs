@@ -8,7 +8,7 @@ use super::link::{Io, Wire, write};
 use super::upstream::{Obtained, Upstream, obtain};
 use super::world::{ClusterId, Place};
 use super::{Route, Shared, rewrite};
-use crate::accept::Mode;
+use crate::accept::{Mode, PortKind};
 use crate::clock::Deadline;
 use crate::decide::{self, Caller, Denial, Request, Verdict};
 use crate::error::Violation;
@@ -359,6 +359,7 @@ impl HttpSide {
                 self.life = Life::Over;
             }
             Waits::Body => {
+                self.life = Life::Over;
                 let Some(mut x) = self.exchange.take() else {
                     return;
                 };
@@ -367,10 +368,12 @@ impl HttpSide {
                     let local = Local::new(408, "stream timeout", "stream_idle_timeout", Flags::SI);
                     x.reply(local, true, io, facts, shared);
                 } else {
+                    x.account.flag(Flags::SI);
+                    x.account
+                        .note(|r| r.details = Some("stream_idle_timeout".into()));
                     io.reset(&mut shared.actions);
                 }
                 x.account.close(shared);
-                self.life = Life::Over;
             }
             Waits::Idle | Waits::Unset | Waits::Nothing => self.life = Life::Over,
         }
@@ -1047,12 +1050,15 @@ fn named(id: ClusterId, shared: &mut Shared) -> Option<(ClusterId, u64)> {
 /// pass where a new link would be reset (S-25, S-28).
 fn takes(place: &Place, facts: &Facts) -> bool {
     match place {
-        Place::Inbound(door) => match door.port.mode {
-            Mode::Strict => facts.certificate.is_some(),
-            Mode::Permissive => true,
-            Mode::Disable => facts.certificate.is_none(),
-        },
-        Place::Outbound(_) => true,
+        Place::Inbound(door) => {
+            let by_mode = match door.port.mode {
+                Mode::Strict => facts.certificate.is_some(),
+                Mode::Permissive => true,
+                Mode::Disable => facts.certificate.is_none(),
+            };
+            by_mode && door.port.kind != PortKind::Tcp
+        }
+        Place::Outbound(door) => door.port.kind != PortKind::Tcp,
     }
 }
 

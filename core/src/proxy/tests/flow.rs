@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::rig::*;
-use crate::accept::Mode;
+use crate::accept::{Mode, PortKind};
 use crate::limits;
 use crate::link::CloseCause;
 use crate::proxy::Input;
+use crate::telemetry::record::Flags;
 
 fn post(path: &str, length: usize) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: catalog\r\ncontent-length: {length}\r\n\r\n")
@@ -332,7 +333,7 @@ fn a_denied_body_is_not_read_to_its_end() {
     assert_eq!(rig.end(client), End::Finished);
     assert_eq!(rig.record().status, 403);
     rig.send(client, [b'x'; 100]);
-    rig.wait(limits::LINGER_TIMEOUT + Duration::from_millis(1));
+    rig.wait(limits::BODY_TIMEOUT + limits::LINGER_TIMEOUT);
     assert_eq!(rig.end(client), End::Reset);
 }
 
@@ -398,4 +399,28 @@ fn a_connection_that_speaks_http2_later_on_is_closed() {
     let details: Vec<_> = rig.records().into_iter().map(|r| r.details).collect();
     assert_eq!(details.len(), 2);
     assert_eq!(details[1].as_deref(), Some("http1.http2_preface"));
+}
+
+#[test]
+fn a_link_that_was_read_as_http_ends_once_its_port_is_tcp() {
+    let mut rig = Rig::new(NO_ADMIN);
+    let client = rig.client_sending(get("/admin"));
+    assert!(rig.got(client).starts_with("HTTP/1.1 403 "));
+    rig.declare(PortKind::Tcp);
+    rig.apply(Mode::Disable, NO_ADMIN);
+    rig.send(client, get("/"));
+    assert_eq!(rig.dialled(), None);
+    assert_eq!(rig.got(client), "");
+    assert_eq!(rig.end(client), End::Reset);
+}
+
+#[test]
+fn a_stalled_upload_whose_answer_has_begun_says_so_in_its_record() {
+    let mut rig = Rig::new(NO_ADMIN);
+    let client = rig.client_sending(post("/", 9) + "abc");
+    let app = rig.connect();
+    rig.send(app, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nea");
+    rig.wait(limits::BODY_TIMEOUT + Duration::from_secs(1));
+    assert_eq!((rig.end(client), rig.end(app)), (End::Reset, End::Reset));
+    assert_eq!(rig.record().flags, Flags::SI);
 }

@@ -93,6 +93,7 @@ pub(super) struct Rig {
     clients: u32,
     version: u64,
     upstream: SocketAddr,
+    kind: PortKind,
 }
 
 impl Rig {
@@ -115,6 +116,7 @@ impl Rig {
             clients: 0,
             version: 0,
             upstream: address(APP),
+            kind: PortKind::Http,
         };
         rig.apply(mode, policies);
         rig
@@ -138,7 +140,7 @@ impl Rig {
             inbound: vec![InboundSource {
                 listener: 1,
                 port: address(INBOUND).port(),
-                kind: PortKind::Http,
+                kind: self.kind,
                 mode: Some(mode),
                 upstream: self.upstream,
                 from: None,
@@ -163,6 +165,11 @@ impl Rig {
     /// The inbound port leads elsewhere from the next snapshot on.
     pub(super) fn move_app(&mut self, to: &str) {
         self.upstream = address(to);
+    }
+
+    /// The inbound port is declared as this from the next snapshot on.
+    pub(super) fn declare(&mut self, kind: PortKind) {
+        self.kind = kind;
     }
 
     /// A snapshot without any port.
