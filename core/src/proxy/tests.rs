@@ -3,4 +3,5 @@
 mod answers;
 mod flow;
 mod heads;
+mod noise;
 mod rig;

@@ -81,6 +81,8 @@ struct Peer {
     /// It reads what it gets.
     reads: bool,
     end: End,
+    /// Its `Closed` was reported.
+    gone: bool,
 }
 
 pub(super) struct Rig {
@@ -247,6 +249,8 @@ impl Rig {
 
     /// The link is gone.
     pub(super) fn close(&mut self, id: LinkId, cause: CloseCause) {
+        let peer = self.peers.get_mut(&id).expect("a link that was there");
+        peer.gone = true;
         self.event(id, LinkEvent::Closed(cause));
         self.run();
     }
@@ -272,6 +276,25 @@ impl Rig {
         let peer = self.peers.get_mut(&id).expect("a link that was there");
         let got = std::mem::take(&mut peer.got);
         got.iter().copied().map(char::from).collect()
+    }
+
+    pub(super) fn is_gone(&self, id: LinkId) -> bool {
+        self.peers.get(&id).is_none_or(|peer| peer.gone)
+    }
+
+    /// Every link is gone.
+    pub(super) fn close_all(&mut self) {
+        let gone = |(id, peer): (&LinkId, &Peer)| (!peer.gone).then_some(*id);
+        while let Some(id) = self.peers.iter().find_map(gone) {
+            self.close(id, CloseCause::Reset);
+        }
+    }
+
+    /// Every link that the machine opened and that is not gone.
+    pub(super) fn upstreams(&self) -> Vec<LinkId> {
+        let peers = self.peers.iter();
+        let open = peers.filter(|(id, peer)| !id.is_accepted() && !peer.gone);
+        open.map(|(id, _)| *id).collect()
     }
 
     pub(super) fn end(&self, id: LinkId) -> End {
@@ -348,7 +371,7 @@ impl Rig {
     fn run(&mut self) {
         let ids: Vec<LinkId> = self.peers.keys().copied().collect();
         for id in ids {
-            let Some(peer) = self.peers.get_mut(&id) else {
+            let Some(peer) = self.peers.get_mut(&id).filter(|peer| !peer.gone) else {
                 continue;
             };
             if peer.asked && peer.reads && peer.end != End::Reset {
@@ -382,6 +405,7 @@ impl Peer {
             asked: false,
             reads: true,
             end: End::Open,
+            gone: false,
         }
     }
 }
