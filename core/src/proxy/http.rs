@@ -3,7 +3,9 @@
 use std::mem;
 
 use super::downstream::Facts;
-use super::exchange::{Account, Right, Stage};
+use super::exchange::{
+    Account, Exchange, Local, RequestBody, Response, Right, Stage, Upstreams, Words,
+};
 use super::link::{Io, Wire, write};
 use super::upstream::{Obtained, Upstream, obtain};
 use super::world::{ClusterId, Place};
@@ -16,12 +18,10 @@ use crate::http::event::Event;
 use crate::http::h1::{Receiver, ResponseTo, encode};
 use crate::http::head::{Framing, Known, RequestHead, ResponseHead};
 use crate::http::reply::{LocalReply, is_grpc};
-use crate::id::{LinkId, Table};
+use crate::id::LinkId;
 use crate::limits;
 use crate::link::Buf;
 use crate::telemetry::record::Flags;
-
-type Upstreams = Table<LinkId, Box<Upstream>>;
 
 #[derive(Debug)]
 pub(super) struct HttpSide {
@@ -51,41 +51,6 @@ enum Waits {
     Head,
     Body,
     Nothing,
-}
-
-/// One request and its answer.
-#[derive(Debug)]
-struct Exchange {
-    stage: Stage,
-    account: Account,
-    request: RequestBody,
-    response: Response,
-    to: ResponseTo,
-    words: Words,
-    /// Where the request was allowed to go: the cluster and its serial.
-    cluster: Option<(ClusterId, u64)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RequestBody {
-    Sized,
-    Chunked,
-    Done,
-}
-
-/// What the client understands if we answer ourselves (S-119).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Words {
-    Http,
-    Grpc,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Response {
-    Awaited,
-    Sized,
-    Chunked,
-    Done,
 }
 
 /// Why an exchange cannot be answered by its upstream.
@@ -717,134 +682,6 @@ impl HttpSide {
             }
         }
         whole
-    }
-}
-
-/// An answer of our own.
-struct Local<'a> {
-    status: u16,
-    body: &'a [u8],
-    details: String,
-    flags: Flags,
-}
-
-impl<'a> Local<'a> {
-    fn new(status: u16, body: &'a str, details: &str, flags: Flags) -> Self {
-        Self {
-            status,
-            body: body.as_bytes(),
-            details: details.to_owned(),
-            flags,
-        }
-    }
-}
-
-impl Exchange {
-    fn new(account: Account, request: RequestBody, to: ResponseTo) -> Self {
-        Self {
-            stage: Stage::Answered,
-            account,
-            request,
-            response: Response::Awaited,
-            to,
-            words: Words::Http,
-            cluster: None,
-        }
-    }
-
-    fn is_connecting(&self) -> bool {
-        matches!(self.stage, Stage::Connecting { .. })
-    }
-
-    fn has_parked_body(&self) -> bool {
-        self.account.received > 0
-    }
-
-    /// Bytes of the request's body, on to the upstream.
-    fn forward(&mut self, data: &[u8], ups: &mut Upstreams) {
-        self.account.received += data.len() as u64;
-        let chunked = self.request == RequestBody::Chunked;
-        match &mut self.stage {
-            Stage::Connecting { parked, .. } => {
-                if chunked {
-                    encode::chunk_start(parked.storage(), data.len() as u64);
-                }
-                parked.extend_from_slice(data);
-                if chunked {
-                    parked.extend_from_slice(b"\r\n");
-                }
-            }
-            Stage::Forwarding { upstream, .. } => {
-                let Some(u) = ups.get_mut(*upstream) else {
-                    return;
-                };
-                if chunked {
-                    encode::chunk_start(u.io.plain().storage(), data.len() as u64);
-                }
-                write(&mut u.wire, &mut u.io, data);
-                if chunked {
-                    u.io.gather(b"\r\n");
-                }
-            }
-            Stage::Answered => {}
-        }
-    }
-
-    fn end_of_request(&mut self, ups: &mut Upstreams) {
-        if self.request == RequestBody::Chunked {
-            match &mut self.stage {
-                Stage::Connecting { parked, .. } => parked.extend_from_slice(b"0\r\n\r\n"),
-                Stage::Forwarding { upstream, .. } => {
-                    if let Some(u) = ups.get_mut(*upstream) {
-                        u.io.gather(b"0\r\n\r\n");
-                    }
-                }
-                Stage::Answered => {}
-            }
-        }
-        self.request = RequestBody::Done;
-    }
-
-    /// The upstream link was in the middle of something: nobody else may use it.
-    fn drop_upstream(&mut self, ups: &mut Upstreams, shared: &mut Shared) {
-        if let Some(u) = self.stage.upstream().and_then(|id| ups.get_mut(id)) {
-            u.let_go(shared);
-        }
-        self.stage = Stage::Answered;
-    }
-
-    fn reply(
-        &mut self,
-        local: Local<'_>,
-        close: bool,
-        io: &mut Io,
-        facts: &Facts,
-        shared: &mut Shared,
-    ) {
-        self.response = Response::Done;
-        self.stage = Stage::Answered;
-        let plain = LocalReply {
-            close,
-            ..LocalReply::new(local.status, local.body.to_vec())
-        };
-        let reply = match self.words {
-            Words::Http => plain,
-            Words::Grpc => plain.into_grpc(),
-        };
-        if self.to != ResponseTo::Head {
-            self.account.sent += reply.body.len() as u64;
-        }
-        reply.write(
-            io.plain().storage(),
-            self.to,
-            server_name(facts.route),
-            shared.now.wall,
-        );
-        self.account.note(|r| {
-            r.status = reply.status;
-            r.flags = r.flags.with(local.flags);
-            r.details = Some(local.details);
-        });
     }
 }
 
