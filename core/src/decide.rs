@@ -153,7 +153,18 @@ pub fn inbound_connection(
     }
 }
 
+/// The path as rules and upstreams see it, or the answer to a request that has none.
+///
+/// `OPTIONS *` means the next server, which is this proxy: made a path of, it would reach an application as something that
+/// the client never asked. Envoy: `absolute_path_rejected`.
 fn normalized(path: &[u8], mode: Normalization) -> Result<Cow<'_, [u8]>, Denial> {
+    if !path.starts_with(b"/") {
+        return Err(Denial {
+            status: 404,
+            body: "",
+            details: "absolute_path_rejected".into(),
+        });
+    }
     path::normalize(path, mode, true).map_err(|_| Denial {
         status: 400,
         body: "",

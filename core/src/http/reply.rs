@@ -49,6 +49,22 @@ impl LocalReply {
         })
     }
 
+    /// The same answer in the words of gRPC, whose clients read no body of an error (S-119): 200, and what would come as
+    /// trailers stands in the head.
+    pub fn into_grpc(self) -> Self {
+        let mut headers = self.headers;
+        headers.push(("content-type".into(), b"application/grpc"[..].into()));
+        headers.push(("grpc-status".into(), grpc_status(self.status).into()));
+        if !self.body.is_empty() {
+            headers.push(("grpc-message".into(), percent_encoded(&self.body).into()));
+        }
+        Self {
+            headers,
+            close: self.close,
+            ..Self::new(200, &b""[..])
+        }
+    }
+
     /// Writes the whole answer to a request of kind `to`; `server` is the `server` field (S-331), `date` the present.
     pub fn write(&self, out: &mut impl BufMut, to: ResponseTo, server: &str, date: UnixTime) {
         encode::status_line(out, self.status, reason(self.status).as_bytes());
@@ -72,6 +88,40 @@ impl LocalReply {
             out.put_slice(&self.body);
         }
     }
+}
+
+/// Whether a request with this `content-type` speaks gRPC: `application/grpc`, perhaps with `+` and a format.
+/// `application/grpc-web` is something else.
+pub fn is_grpc(content_type: &[u8]) -> bool {
+    matches!(
+        content_type.strip_prefix(b"application/grpc"),
+        Some([] | [b'+', ..])
+    )
+}
+
+/// The status code of gRPC for one of HTTP, as the gRPC project maps them (doc/http-grpc-status-mapping.md).
+fn grpc_status(status: u16) -> &'static [u8] {
+    match status {
+        400 => b"13",                   // INTERNAL
+        401 => b"16",                   // UNAUTHENTICATED
+        403 => b"7",                    // PERMISSION_DENIED
+        404 => b"12",                   // UNIMPLEMENTED
+        429 | 502 | 503 | 504 => b"14", // UNAVAILABLE
+        _ => b"2",                      // UNKNOWN
+    }
+}
+
+/// A `grpc-message`: printable ASCII as it is, `%` and all else as `%XX` (gRPC over HTTP/2, "Responses").
+fn percent_encoded(text: &[u8]) -> Vec<u8> {
+    let digit = |nibble: u8| b"0123456789ABCDEF"[usize::from(nibble & 15)];
+    let mut out = Vec::with_capacity(text.len());
+    for byte in text {
+        match byte {
+            b'%' | ..b' ' | 0x7f.. => out.extend([b'%', digit(byte >> 4), digit(*byte)]),
+            _ => out.push(*byte),
+        }
+    }
+    out
 }
 
 /// `Fri, 02 Jan 2026 03:04:05 GMT` (RFC 9110 §5.6.7). Allocates: a caller that stamps every answer keeps it for a second.
@@ -200,6 +250,44 @@ mod tests {
             "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nwww-authenticate: Bearer  x: y\r\n\
              date: Fri, 02 Jan 2026 03:04:05 GMT\r\nserver: istio-envoy\r\nconnection: close\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn a_denial_in_grpc_is_a_head_alone() {
+        // S-119.
+        let reply = LocalReply::new(403, &b"RBAC: access denied"[..]).into_grpc();
+        assert_eq!(
+            written(&reply, ResponseTo::Other),
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\ncontent-type: application/grpc\r\ngrpc-status: 7\r\n\
+             grpc-message: RBAC: access denied\r\ndate: Fri, 02 Jan 2026 03:04:05 GMT\r\nserver: istio-envoy\r\n\r\n"
+        );
+        let reply = LocalReply::new(404, &b""[..]).into_grpc();
+        assert!(!written(&reply, ResponseTo::Other).contains("grpc-message"));
+    }
+
+    #[test]
+    fn a_message_of_grpc_is_percent_encoded() {
+        let reply = LocalReply::new(503, "100 %\r\nx: y~\u{e9}\u{7f}".as_bytes()).into_grpc();
+        let text = written(&reply, ResponseTo::Other);
+        assert!(
+            text.contains("grpc-message: 100 %25%0D%0Ax: y~%C3%A9%7F\r\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn grpc_is_told_by_its_media_type() {
+        for (content_type, yes) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc-web", false),
+            ("application/grpc-web+proto", false),
+            ("application/grpc,application/grpc", false),
+            ("text/plain", false),
+            ("", false),
+        ] {
+            assert_eq!(is_grpc(content_type.as_bytes()), yes, "{content_type}");
+        }
     }
 
     #[test]

@@ -3,14 +3,21 @@
 use std::net::SocketAddr;
 
 use super::downstream::Facts;
-use super::world::Place;
+use super::http::server_name;
+use super::link::{Io, write};
+use super::upstream::Upstream;
+use super::world::{ClusterId, Place};
 use super::{Action, Shared};
 use crate::clock::{Instant, Now};
 use crate::decide::{Greeting, Permit};
-use crate::id::LinkId;
+use crate::http::h1::{ResponseTo, encode};
+use crate::http::reply::LocalReply;
+use crate::id::{LinkId, Table};
 use crate::link::Buf;
 use crate::telemetry::Record;
 use crate::telemetry::record::Flags;
+
+pub(super) type Upstreams = Table<LinkId, Box<Upstream>>;
 
 /// How far an exchange has come. Moved by value.
 #[derive(Debug)]
@@ -44,6 +51,169 @@ impl Stage {
             }
             Self::Answered => None,
         }
+    }
+}
+
+/// One request and its answer.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) stage: Stage,
+    pub(super) account: Account,
+    pub(super) request: RequestBody,
+    pub(super) response: Response,
+    pub(super) to: ResponseTo,
+    pub(super) words: Words,
+    /// Where the request was allowed to go: the cluster and its serial.
+    pub(super) cluster: Option<(ClusterId, u64)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RequestBody {
+    Sized,
+    Chunked,
+    Done,
+}
+
+/// What the client understands if we answer ourselves (S-119).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Words {
+    Http,
+    Grpc,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Response {
+    Awaited,
+    Sized,
+    Chunked,
+    Done,
+}
+
+/// An answer of our own.
+pub(super) struct Local<'a> {
+    pub(super) status: u16,
+    pub(super) body: &'a [u8],
+    pub(super) details: String,
+    pub(super) flags: Flags,
+}
+
+impl<'a> Local<'a> {
+    pub(super) fn new(status: u16, body: &'a str, details: &str, flags: Flags) -> Self {
+        Self {
+            status,
+            body: body.as_bytes(),
+            details: details.to_owned(),
+            flags,
+        }
+    }
+}
+
+impl Exchange {
+    pub(super) fn new(account: Account, request: RequestBody, to: ResponseTo) -> Self {
+        Self {
+            stage: Stage::Answered,
+            account,
+            request,
+            response: Response::Awaited,
+            to,
+            words: Words::Http,
+            cluster: None,
+        }
+    }
+
+    pub(super) fn is_connecting(&self) -> bool {
+        matches!(self.stage, Stage::Connecting { .. })
+    }
+
+    pub(super) fn has_parked_body(&self) -> bool {
+        self.account.received > 0
+    }
+
+    /// Bytes of the request's body, on to the upstream.
+    pub(super) fn forward(&mut self, data: &[u8], ups: &mut Upstreams) {
+        self.account.received += data.len() as u64;
+        let chunked = self.request == RequestBody::Chunked;
+        match &mut self.stage {
+            Stage::Connecting { parked, .. } => {
+                if chunked {
+                    encode::chunk_start(parked.storage(), data.len() as u64);
+                }
+                parked.extend_from_slice(data);
+                if chunked {
+                    parked.extend_from_slice(b"\r\n");
+                }
+            }
+            Stage::Forwarding { upstream, .. } => {
+                let Some(u) = ups.get_mut(*upstream) else {
+                    return;
+                };
+                if chunked {
+                    encode::chunk_start(u.io.plain().storage(), data.len() as u64);
+                }
+                write(&mut u.wire, &mut u.io, data);
+                if chunked {
+                    u.io.gather(b"\r\n");
+                }
+            }
+            Stage::Answered => {}
+        }
+    }
+
+    pub(super) fn end_of_request(&mut self, ups: &mut Upstreams) {
+        if self.request == RequestBody::Chunked {
+            match &mut self.stage {
+                Stage::Connecting { parked, .. } => parked.extend_from_slice(b"0\r\n\r\n"),
+                Stage::Forwarding { upstream, .. } => {
+                    if let Some(u) = ups.get_mut(*upstream) {
+                        u.io.gather(b"0\r\n\r\n");
+                    }
+                }
+                Stage::Answered => {}
+            }
+        }
+        self.request = RequestBody::Done;
+    }
+
+    /// The upstream link was in the middle of something: nobody else may use it.
+    pub(super) fn drop_upstream(&mut self, ups: &mut Upstreams, shared: &mut Shared) {
+        if let Some(u) = self.stage.upstream().and_then(|id| ups.get_mut(id)) {
+            u.let_go(shared);
+        }
+        self.stage = Stage::Answered;
+    }
+
+    pub(super) fn reply(
+        &mut self,
+        local: Local<'_>,
+        close: bool,
+        io: &mut Io,
+        facts: &Facts,
+        shared: &mut Shared,
+    ) {
+        self.response = Response::Done;
+        self.stage = Stage::Answered;
+        let plain = LocalReply {
+            close,
+            ..LocalReply::new(local.status, local.body.to_vec())
+        };
+        let reply = match self.words {
+            Words::Http => plain,
+            Words::Grpc => plain.into_grpc(),
+        };
+        if self.to != ResponseTo::Head {
+            self.account.sent += reply.body.len() as u64;
+        }
+        reply.write(
+            io.plain().storage(),
+            self.to,
+            server_name(facts.route),
+            shared.now.wall,
+        );
+        self.account.note(|r| {
+            r.status = reply.status;
+            r.flags = r.flags.with(local.flags);
+            r.details = Some(local.details);
+        });
     }
 }
 

@@ -3,24 +3,25 @@
 use std::mem;
 
 use super::downstream::Facts;
-use super::exchange::{Account, Right, Stage};
+use super::exchange::{
+    Account, Exchange, Local, RequestBody, Response, Right, Stage, Upstreams, Words,
+};
 use super::link::{Io, Wire, write};
 use super::upstream::{Obtained, Upstream, obtain};
-use super::world::Place;
+use super::world::{ClusterId, Place};
 use super::{Route, Shared, rewrite};
+use crate::accept::{Mode, PortKind};
 use crate::clock::Deadline;
 use crate::decide::{self, Caller, Denial, Request, Verdict};
 use crate::error::Violation;
 use crate::http::event::Event;
 use crate::http::h1::{Receiver, ResponseTo, encode};
 use crate::http::head::{Framing, Known, RequestHead, ResponseHead};
-use crate::http::reply::LocalReply;
-use crate::id::{LinkId, Table};
+use crate::http::reply::{LocalReply, is_grpc};
+use crate::id::LinkId;
 use crate::limits;
 use crate::link::Buf;
 use crate::telemetry::record::Flags;
-
-type Upstreams = Table<LinkId, Box<Upstream>>;
 
 #[derive(Debug)]
 pub(super) struct HttpSide {
@@ -50,31 +51,6 @@ enum Waits {
     Head,
     Body,
     Nothing,
-}
-
-/// One request and its answer.
-#[derive(Debug)]
-struct Exchange {
-    stage: Stage,
-    account: Account,
-    request: RequestBody,
-    response: Response,
-    to: ResponseTo,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RequestBody {
-    Sized,
-    Chunked,
-    Done,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Response {
-    Awaited,
-    Sized,
-    Chunked,
-    Done,
 }
 
 /// Why an exchange cannot be answered by its upstream.
@@ -177,7 +153,10 @@ impl HttpSide {
         let mut rest = bytes;
         while !self.is_busy() && self.life != Life::Over && !io.is_full() {
             let Self {
-                receiver, exchange, ..
+                receiver,
+                exchange,
+                life,
+                ..
             } = self;
             let event = match receiver.next(&mut rest, &mut fields) {
                 Ok(Some(event)) => event,
@@ -189,11 +168,12 @@ impl HttpSide {
             };
             match event {
                 Event::Request(_, head) => {
-                    let (started, last) =
-                        begin(&head, self.life != Life::KeptAlive, io, facts, ups, shared);
-                    *exchange = Some(started);
-                    if last {
-                        self.life = Life::Last;
+                    let (started, then) = begin(&head, *life, io, facts, ups, shared);
+                    *life = then;
+                    if then == Life::Over {
+                        started.account.close(shared);
+                    } else {
+                        *exchange = Some(started);
                     }
                 }
                 Event::Data(_, data) => {
@@ -250,29 +230,26 @@ impl HttpSide {
             }
         };
         self.life = Life::Over;
-        if violation.status == 0 || x.response != Response::Awaited {
-            x.account.flag(Flags::DPE);
-            x.account.close(shared);
-            io.reset(&mut shared.actions);
-            return;
+        match LocalReply::to_violation(&violation) {
+            Some(answer) if x.response == Response::Awaited => {
+                let local = Local {
+                    status: violation.status,
+                    body: &answer.body,
+                    details: violation.details.to_owned(),
+                    flags: Flags::DPE,
+                };
+                x.reply(local, true, io, facts, shared);
+            }
+            answer => {
+                x.account.flag(Flags::DPE);
+                x.account
+                    .note(|r| r.details = Some(violation.details.to_owned()));
+                // What stands before it was answered and may arrive; an answer that is under way is cut short.
+                if answer.is_some() {
+                    io.reset(&mut shared.actions);
+                }
+            }
         }
-        x.reply(
-            Local {
-                status: violation.status,
-                body: match violation.status {
-                    400 if violation.details == "missing_host_header" => "",
-                    400 => "Bad Request",
-                    426 => "Upgrade Required",
-                    _ => "",
-                },
-                details: violation.details.to_owned(),
-                flags: Flags::DPE,
-            },
-            true,
-            io,
-            facts,
-            shared,
-        );
         x.account.close(shared);
     }
 
@@ -347,6 +324,7 @@ impl HttpSide {
                 self.life = Life::Over;
             }
             Waits::Body => {
+                self.life = Life::Over;
                 let Some(mut x) = self.exchange.take() else {
                     return;
                 };
@@ -355,10 +333,12 @@ impl HttpSide {
                     let local = Local::new(408, "stream timeout", "stream_idle_timeout", Flags::SI);
                     x.reply(local, true, io, facts, shared);
                 } else {
+                    x.account.flag(Flags::SI);
+                    x.account
+                        .note(|r| r.details = Some("stream_idle_timeout".into()));
                     io.reset(&mut shared.actions);
                 }
                 x.account.close(shared);
-                self.life = Life::Over;
             }
             Waits::Idle | Waits::Unset | Waits::Nothing => self.life = Life::Over,
         }
@@ -502,10 +482,13 @@ impl HttpSide {
         else {
             return;
         };
+        // A snapshot that came meanwhile may lead elsewhere, where other rules hold: the permit does not reach there.
+        let cluster = shared.world.place(facts.route).map(|p| p.cluster());
+        let cluster = cluster.filter(|id| x.cluster == named(*id, shared));
         if attempt < limits::ATTEMPTS_MAX
-            && let Some(place) = shared.world.place(facts.route)
+            && let Some(cluster) = cluster
         {
-            match obtain(&right, place.cluster(), io.id, ups, shared) {
+            match obtain(&right, cluster, io.id, ups, shared) {
                 Some(Obtained::Ready(id)) => {
                     x.stage = Stage::Connecting {
                         right,
@@ -598,7 +581,7 @@ impl HttpSide {
         x.reply(
             Local {
                 status,
-                body: &body,
+                body: body.as_bytes(),
                 details,
                 flags,
             },
@@ -649,6 +632,9 @@ impl HttpSide {
         });
         // An answer that overtakes its request ends the connection: what the client still sends cannot be told apart.
         let close = self.life != Life::KeptAlive || x.request != RequestBody::Done;
+        if close {
+            self.life = Life::Last;
+        }
         let chunked = x.response == Response::Chunked;
         rewrite::response(
             head,
@@ -699,130 +685,6 @@ impl HttpSide {
     }
 }
 
-/// An answer of our own.
-struct Local<'a> {
-    status: u16,
-    body: &'a str,
-    details: String,
-    flags: Flags,
-}
-
-impl<'a> Local<'a> {
-    fn new(status: u16, body: &'a str, details: &str, flags: Flags) -> Self {
-        Self {
-            status,
-            body,
-            details: details.to_owned(),
-            flags,
-        }
-    }
-}
-
-impl Exchange {
-    fn new(account: Account, request: RequestBody, to: ResponseTo) -> Self {
-        Self {
-            stage: Stage::Answered,
-            account,
-            request,
-            response: Response::Awaited,
-            to,
-        }
-    }
-
-    fn is_connecting(&self) -> bool {
-        matches!(self.stage, Stage::Connecting { .. })
-    }
-
-    fn has_parked_body(&self) -> bool {
-        self.account.received > 0
-    }
-
-    /// Bytes of the request's body, on to the upstream.
-    fn forward(&mut self, data: &[u8], ups: &mut Upstreams) {
-        self.account.received += data.len() as u64;
-        let chunked = self.request == RequestBody::Chunked;
-        match &mut self.stage {
-            Stage::Connecting { parked, .. } => {
-                if chunked {
-                    encode::chunk_start(parked.storage(), data.len() as u64);
-                }
-                parked.extend_from_slice(data);
-                if chunked {
-                    parked.extend_from_slice(b"\r\n");
-                }
-            }
-            Stage::Forwarding { upstream, .. } => {
-                let Some(u) = ups.get_mut(*upstream) else {
-                    return;
-                };
-                if chunked {
-                    encode::chunk_start(u.io.plain().storage(), data.len() as u64);
-                }
-                write(&mut u.wire, &mut u.io, data);
-                if chunked {
-                    u.io.gather(b"\r\n");
-                }
-            }
-            Stage::Answered => {}
-        }
-    }
-
-    fn end_of_request(&mut self, ups: &mut Upstreams) {
-        if self.request == RequestBody::Chunked {
-            match &mut self.stage {
-                Stage::Connecting { parked, .. } => parked.extend_from_slice(b"0\r\n\r\n"),
-                Stage::Forwarding { upstream, .. } => {
-                    if let Some(u) = ups.get_mut(*upstream) {
-                        u.io.gather(b"0\r\n\r\n");
-                    }
-                }
-                Stage::Answered => {}
-            }
-        }
-        self.request = RequestBody::Done;
-    }
-
-    /// The upstream link was in the middle of something: nobody else may use it.
-    fn drop_upstream(&mut self, ups: &mut Upstreams, shared: &mut Shared) {
-        if let Some(u) = self.stage.upstream().and_then(|id| ups.get_mut(id)) {
-            u.let_go(shared);
-        }
-        self.stage = Stage::Answered;
-    }
-
-    fn reply(
-        &mut self,
-        local: Local<'_>,
-        close: bool,
-        io: &mut Io,
-        facts: &Facts,
-        shared: &mut Shared,
-    ) {
-        self.response = Response::Done;
-        self.stage = Stage::Answered;
-        self.account.sent += if self.to == ResponseTo::Head {
-            0
-        } else {
-            local.body.len() as u64
-        };
-        let reply = LocalReply {
-            close,
-            ..LocalReply::new(local.status, local.body.as_bytes().to_vec())
-        };
-        reply.write(
-            io.plain().storage(),
-            self.to,
-            server_name(facts.route),
-            shared.now.wall,
-        );
-        self.account.note(|r| {
-            r.status = local.status;
-            r.flags = r.flags.with(local.flags);
-            r.details = Some(local.details);
-        });
-    }
-}
-
 /// Who answers, in the header `server` (S-331).
 pub(super) fn server_name(route: Route) -> &'static str {
     match route {
@@ -831,15 +693,15 @@ pub(super) fn server_name(route: Route) -> &'static str {
     }
 }
 
-/// Judges a request and starts what follows. The flag: no further request is taken on this link.
+/// Judges a request and starts what follows. If the link is over then, the exchange is too.
 fn begin(
     head: &RequestHead<'_>,
-    last: bool,
+    life: Life,
     io: &mut Io,
     facts: &Facts,
     ups: &mut Upstreams,
     shared: &mut Shared,
-) -> (Box<Exchange>, bool) {
+) -> (Box<Exchange>, Life) {
     shared.stats.requests += 1;
     let place = shared.world.place(facts.route);
     let mut account = Account::new(facts, place.as_ref(), shared.now);
@@ -870,10 +732,27 @@ fn begin(
     };
     let bodiless = matches!(head.framing, Framing::None | Framing::Length(0));
     let mut x = Box::new(Exchange::new(account, request, to));
-    let last = last || !head.keep_alive;
-    // A local answer to a request whose body is still to come ends the link: the rest must not be read as a request.
+    let mut content_types = head
+        .fields()
+        .filter(|f| f.name.eq_ignore_ascii_case(b"content-type"));
+    if content_types.next().is_some_and(|f| is_grpc(f.value)) && content_types.next().is_none() {
+        x.words = Words::Grpc;
+    }
+    let last = life != Life::KeptAlive || !head.keep_alive;
+    // A local answer to a request whose body is still to come ends the link: the rest must not be read as a request, nor
+    // waited for. Lingering takes what is on its way, so that the client sees the answer.
     let close = last || !bodiless;
 
+    if place.as_ref().is_some_and(|place| !takes(place, facts)) {
+        shared.stats.refused += 1;
+        x.account.note(|r| {
+            r.path = Some(String::from_utf8_lossy(head.path).into_owned());
+            r.flags = Flags::NR;
+            r.details = Some("filter_chain_not_found".into());
+        });
+        io.reset(&mut shared.actions);
+        return (x, Life::Over);
+    }
     let refusal = match &place {
         None => Some(Local::new(404, "", "route_not_found", Flags::NR)),
         Some(_) if head.upgrade => Some(Local::new(403, "", "upgrade_failed", Flags::NONE)),
@@ -883,9 +762,12 @@ fn begin(
         x.account
             .note(|r| r.path = Some(String::from_utf8_lossy(head.path).into_owned()));
         x.reply(local, true, io, facts, shared);
-        return (x, true);
+        return (x, Life::Over);
     }
-    let Some(place) = place else { return (x, true) };
+    let Some(place) = place else {
+        return (x, Life::Over);
+    };
+    let after_reply = if close { Life::Over } else { Life::KeptAlive };
     let verdict = match &place {
         Place::Inbound(door) => {
             let forwarded_for = head
@@ -932,7 +814,7 @@ fn begin(
             x.reply(
                 Local {
                     status,
-                    body,
+                    body: body.as_bytes(),
                     details,
                     flags: Flags::NONE,
                 },
@@ -941,7 +823,7 @@ fn begin(
                 facts,
                 shared,
             );
-            return (x, close);
+            return (x, after_reply);
         }
     };
     if head.expect_continue && !bodiless {
@@ -958,6 +840,7 @@ fn begin(
         }
     });
     let right = Right::Permit(permit);
+    x.cluster = named(place.cluster(), shared);
     match obtain(&right, place.cluster(), io.id, ups, shared) {
         Some(Obtained::Ready(id)) => {
             if let Some(u) = ups.get_mut(id) {
@@ -988,11 +871,32 @@ fn begin(
             let local = Local::new(503, "no healthy upstream", "no_healthy_upstream", Flags::UH);
             x.reply(local, close, io, facts, shared);
             shared.head = encoded;
-            return (x, close);
+            return (x, after_reply);
         }
     }
     shared.head = encoded;
-    (x, last)
+    (x, if last { Life::Last } else { Life::KeptAlive })
+}
+
+/// A cluster as nothing else is called, ever.
+fn named(id: ClusterId, shared: &mut Shared) -> Option<(ClusterId, u64)> {
+    shared.world.cluster(id).map(|c| (id, c.serial))
+}
+
+/// The port takes links of this kind now. A link may have come in under an earlier snapshot, and its next request must not
+/// pass where a new link would be reset (S-25, S-28).
+fn takes(place: &Place, facts: &Facts) -> bool {
+    match place {
+        Place::Inbound(door) => {
+            let by_mode = match door.port.mode {
+                Mode::Strict => facts.certificate.is_some(),
+                Mode::Permissive => true,
+                Mode::Disable => facts.certificate.is_none(),
+            };
+            by_mode && door.port.kind != PortKind::Tcp
+        }
+        Place::Outbound(door) => door.port.kind != PortKind::Tcp,
+    }
 }
 
 /// All values of one field, joined by `,` as Envoy joins them.

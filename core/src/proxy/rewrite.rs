@@ -126,6 +126,8 @@ pub(super) fn request(
 }
 
 /// `x-forwarded-client-cert`: appended to under mutual TLS, removed without (S-325).
+///
+/// What came is kept as it is, unless our element behind it could be read as a part of it.
 fn client_certificate(
     head: &RequestHead<'_>,
     facts: &Facts,
@@ -138,7 +140,7 @@ fn client_certificate(
     out.put(b"x-forwarded-client-cert: ");
     for field in head
         .fields()
-        .filter(|f| f.known == Known::Xfcc && !f.value.is_empty())
+        .filter(|f| f.known == Known::Xfcc && !f.value.is_empty() && ends_its_elements(f.value))
     {
         out.put(field.value);
         out.put(b",");
@@ -154,6 +156,14 @@ fn client_certificate(
     );
     out.put(&element);
     out.put(b"\r\n");
+}
+
+/// Whoever reads on after this value begins a new element: there are no quotation marks, or they pair up in the grammar.
+/// `\\"` closes a value for some readers and goes on for others.
+fn ends_its_elements(value: &[u8]) -> bool {
+    !value.contains(&b'"')
+        || std::str::from_utf8(value)
+            .is_ok_and(|text| !text.contains(r#"\\""#) && xfcc::parse(text).is_ok())
 }
 
 /// The head of an answer, as the client gets it.
@@ -234,13 +244,8 @@ fn status_line(head: &ResponseHead<'_>, out: &mut Buf) {
     out.put(b"HTTP/1.1 ");
     put_number(u64::from(head.status), out);
     out.put(b" ");
-    // The words of the status line are the upstream's own only where the standard has none.
-    let words = reason(head.status);
-    out.put(if words.is_empty() {
-        head.reason
-    } else {
-        words.as_bytes()
-    });
+    // The words are ours, as in Envoy: the upstream's are free text and mean nothing (RFC 9112 §4).
+    out.put(reason(head.status).as_bytes());
     out.put(b"\r\n");
 }
 

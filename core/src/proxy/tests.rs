@@ -1,1 +1,7 @@
+//! The machine driven in memory: events in, actions out.
 
+mod answers;
+mod flow;
+mod heads;
+mod noise;
+mod rig;

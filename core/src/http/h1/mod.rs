@@ -9,7 +9,7 @@ pub mod encode;
 mod parse;
 mod target;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 

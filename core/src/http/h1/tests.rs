@@ -5,7 +5,7 @@ use crate::http::head::Field;
 
 mod bodies;
 mod heads;
-mod model;
+pub(crate) mod model;
 mod properties;
 mod responses;
 
