@@ -307,7 +307,7 @@ fn a_shard_that_ends_amid_traffic_leaves_nothing_behind() {
     bare();
     let kept = bare().abs_diff(bare());
     let mut before = None;
-    for round in 0..20 {
+    for round in 0..12 {
         let up = upstream(echo);
         let shard = Shard::start(move || Breaking {
             machine: Forwarder::new(up),
