@@ -30,6 +30,7 @@ pub(super) struct HttpSide {
     parked: Buf,
     exchange: Option<Box<Exchange>>,
     life: Life,
+    client: Client,
     waits: Waits,
 }
 
@@ -41,6 +42,13 @@ enum Life {
     Last,
     /// It was.
     Over,
+}
+
+/// The client's direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Client {
+    Speaking,
+    Finished,
 }
 
 /// What the deadline of the link is about.
@@ -75,6 +83,7 @@ impl HttpSide {
             } else {
                 Life::KeptAlive
             },
+            client: Client::Speaking,
             waits: Waits::Unset,
         }
     }
@@ -270,14 +279,18 @@ impl HttpSide {
     /// The client's direction ended. False: the link is of no more use.
     pub(super) fn on_end(&mut self, _: &Facts, ups: &mut Upstreams, shared: &mut Shared) -> bool {
         match &self.exchange {
+            // What is here already is answered all the same.
             Some(x) if x.request == RequestBody::Done => {
-                self.parked = Buf::default();
-                self.life = Life::Last;
+                self.client = Client::Finished;
                 true
             }
             Some(_) => {
                 self.cut_off(ups, shared);
                 false
+            }
+            None if !self.parked.is_empty() => {
+                self.client = Client::Finished;
+                true
             }
             None => false,
         }
@@ -395,8 +408,13 @@ impl HttpSide {
         ups: &mut Upstreams,
         shared: &mut Shared,
     ) {
-        if self.life != Life::Over {
-            self.read_parked(io, facts, ups, shared);
+        if self.life == Life::Over {
+            return;
+        }
+        self.read_parked(io, facts, ups, shared);
+        let waits_for_room = io.is_full() && !self.parked.is_empty();
+        if self.client == Client::Finished && self.exchange.is_none() && !waits_for_room {
+            self.life = Life::Over;
         }
     }
 

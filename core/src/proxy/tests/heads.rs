@@ -211,6 +211,23 @@ fn a_client_certificate_is_appended_to_what_came() {
     assert_eq!(rig.record().peer.as_deref(), Some(SLEEP));
 }
 
+/// RFC 8446 §6.1: close_notify ends one direction, and what came before it is still to be answered.
+#[test]
+fn what_came_with_the_end_of_a_tls_client_is_answered() {
+    let (mut rig, ca) = secured();
+    let svid = ca.issue(SLEEP);
+    let mut client = TlsClient::new(&mut rig, &svid, CATALOG);
+    client.send_and_finish(&mut rig, get("/1") + &get("/admin") + &get("/2"));
+    let app = rig.connect();
+    rig.send(app, ok("first"));
+    rig.send(app, ok("second"));
+    let got = client.got(&mut rig);
+    assert!(got.contains("first") && got.ends_with("second"), "{got}");
+    assert!(got.contains("403 Forbidden"), "{got}");
+    assert_eq!(rig.end(client.link), End::Finished);
+    assert_eq!(rig.records().len(), 3);
+}
+
 #[test]
 fn a_claim_that_would_swallow_the_true_element_is_dropped() {
     for came in [

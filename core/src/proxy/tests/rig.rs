@@ -519,6 +519,15 @@ impl TlsClient {
         rig.send(self.link, &*out);
     }
 
+    /// Sends plaintext and close_notify in one piece.
+    pub(super) fn send_and_finish(&mut self, rig: &mut Rig, plaintext: impl AsRef<[u8]>) {
+        let mut out = Buf::default();
+        let sealed = self.session.send(plaintext.as_ref(), &mut out);
+        sealed.expect("an open session");
+        self.session.finish(&mut out);
+        rig.send(self.link, &*out);
+    }
+
     /// The plaintext that came since it was last asked.
     pub(super) fn got(&mut self, rig: &mut Rig) -> String {
         let peer = rig.peers.get_mut(&self.link).expect("a link that is there");
