@@ -29,8 +29,15 @@ fn kind_at_end(client: &TcpStream) -> Option<ErrorKind> {
     rest(client).err().map(|e| e.kind())
 }
 
+/// Bytes whose place shows; a block of a prime length, repeated, because making each byte takes seconds in a debug build.
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 31 + i / 251) as u8).collect()
+    let block: Vec<u8> = (0..65_521).map(|i| (i * 31 + i / 251) as u8).collect();
+    let mut all = Vec::with_capacity(len + block.len());
+    while all.len() < len {
+        all.extend_from_slice(&block);
+    }
+    all.truncate(len);
+    all
 }
 
 #[test]
@@ -95,8 +102,9 @@ fn a_message_costs_one_turn() {
         ask(&mut client, b"hello");
     }
     let turns = shard.ask(|d| d.stats().turns) - before;
-    // One for the question, one for the answer, and one to ask.
-    assert!(turns <= 2 * ROUNDS + 1, "{turns}");
+    // One for the question and one for the answer; a busy machine adds those of a timer, a needless wake-up would add one
+    // for each of them.
+    assert!(turns < 5 * ROUNDS / 2, "{turns}");
 }
 
 #[test]
