@@ -20,7 +20,7 @@ use crate::limits::{ACCEPT_BACKOFF, BEAT, EVENTS_PER_TURN, QUIET_AFTER};
 use crate::links::Links;
 use crate::listen::{Destination, Listener, is_the_callers};
 use crate::remote::{Bell, Command, Remote};
-use crate::ring::{Completion, Op, Ring, Sleeper, Who};
+use crate::ring::{Completion, Op, Ring, Who};
 
 /// One machine of one driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,7 +86,7 @@ pub struct Driver<M> {
 /// How the driver waits.
 #[derive(Debug, Default)]
 struct Pace {
-    /// Which beat runs; `None`: none, the driver sleeps when it has nothing to do.
+    /// Which beat runs; `None`: none, there is no traffic.
     beat: Option<Op>,
     /// Number of the beat that runs or ran last.
     beats: u32,
@@ -237,33 +237,27 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
     /// Fails if a ring cannot be made, or if the kernel refuses to go on with it.
     pub async fn run(&mut self) -> io::Result<()> {
         let mut ring = self.ring.take().map_or_else(Ring::new, Ok)?;
-        let sleeper = ring.sleeper()?;
         ring.bell(self.bell.open()?);
-        let done = self.drive(&mut ring, &sleeper).await;
+        let done = self.drive(&mut ring);
         drop(ring);
         self.links.drop_all();
         self.listeners.clear();
-        sleeper.close().await?;
         done
     }
 
-    async fn drive(&mut self, ring: &mut Ring, sleeper: &Sleeper) -> io::Result<()> {
+    fn drive(&mut self, ring: &mut Ring) -> io::Result<()> {
         loop {
             let turn = self.turn(ring);
             if turn == Turn::Over {
                 return Ok(());
             }
             self.pace(ring);
-            if std::mem::take(&mut self.pace.due) {
-                ring.turn(false)?;
-                sleeper.pass().await?;
-            } else if turn == Turn::More {
-                ring.turn(false)?;
-            } else if self.pace.beat.is_some() {
-                ring.turn(true)?;
-            } else {
-                self.sleep(ring, sleeper).await?;
+            let beat_is_due = std::mem::take(&mut self.pace.due);
+            let may_wait = turn == Turn::Idle && !beat_is_due;
+            if may_wait && self.pace.beat.is_none() {
+                self.set_alarm(ring);
             }
+            ring.turn(may_wait)?;
         }
     }
 
@@ -321,17 +315,6 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         self.pace.silent = 0;
         self.pace.beats = self.pace.beats.wrapping_add(1);
         self.pace.beat = Some(ring.beat(BEAT, self.pace.beats));
-    }
-
-    /// Sleeps as a task of the executor until something completes.
-    async fn sleep(&mut self, ring: &mut Ring, sleeper: &Sleeper) -> io::Result<()> {
-        self.set_alarm(ring);
-        ring.turn(false)?;
-        if ring.may_sleep() {
-            sleeper.sleep().await?;
-        }
-        ring.is_awake();
-        ring.turn(false)
     }
 
     /// Sees to it that the ring wakes us at the deadline; an alarm that is set for earlier will do.

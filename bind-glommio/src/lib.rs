@@ -1,7 +1,7 @@
 //! Drives meshward's machines over io_uring, inside a glommio executor.
 //!
 //! One [`Driver`] per shard: one thread, one executor, one task, one ring of our own. The task owns any number of machines and
-//! all their sockets; glommio stays the executor for whatever else the thread does. The driver decides nothing: what it does
+//! all their sockets; glommio gives the thread, its place on a core and the executor. The driver decides nothing: what it does
 //! to a link was asked for by a machine, or is an error of the operating system.
 //!
 //! ```text
@@ -12,8 +12,10 @@
 //!                   Machine::handle ──► actions: receive, send, connect, reset
 //! ```
 //!
-//! While traffic flows the task blocks in its ring, and a beat of 8 ms lets the executor look after its other tasks. After a
-//! while without traffic the beat stops and the task sleeps as any other, until its ring, a deadline or a command wakes it.
+//! The task waits in its ring and nowhere else, so it has the executor for itself until it ends. Letting glommio's reactor
+//! have a pass now and then (by a timer, by yielding, by a read) lost the wake-up of this task about once in a million
+//! passes under load, and the shard hung. A beat of 8 ms runs while traffic flows; large buffers of links that fell silent
+//! are let go of with it.
 //!
 //! Names and behaviour are those of `meshward-tokio`. Where io_uring cannot be used, [`available`] says why.
 #![deny(unsafe_code)]

@@ -40,6 +40,8 @@ pub(crate) struct Link {
     bulk: bool,
     /// The operation that receives holds a large buffer.
     landing: bool,
+    /// A send failed; the link ends when the receive that is under way has.
+    unsendable: Option<CloseCause>,
     /// The watch saw an error that a receive may still have to report, after the bytes before it.
     broken: bool,
     /// It ends when no completion is owed any more.
@@ -117,6 +119,7 @@ impl Link {
             bulk: false,
             landing: false,
             broken: false,
+            unsendable: None,
             ending: None,
             touched: false,
             listed: false,
@@ -204,7 +207,7 @@ impl Link {
     }
 
     fn write(&mut self, ring: &mut Ring, me: Who, buffers: &mut Buffers, events: &mut Events<'_>) {
-        if self.writing.is_some() {
+        if self.writing.is_some() || self.unsendable.is_some() {
             return;
         }
         self.took(0, buffers, events);
@@ -258,7 +261,9 @@ impl Link {
                 self.grant = 0;
                 self.theirs = Theirs::Finished;
                 events.push(LinkEvent::Eof);
-                if self.ours == Ours::Finished {
+                if let Some(cause) = self.unsendable {
+                    self.end(ring, cause);
+                } else if self.ours == Ours::Finished {
                     self.end(ring, CloseCause::Finished);
                 }
             }
@@ -266,6 +271,9 @@ impl Link {
                 self.grant = 0;
                 self.bulk = bytes.len() >= COPY_BELOW;
                 events.push(LinkEvent::Received(bytes));
+                if let Some(cause) = self.unsendable {
+                    self.end(ring, cause);
+                }
             }
             Err(e) if is_passing(&e) => {
                 self.bulk = false;
@@ -293,6 +301,11 @@ impl Link {
         match sent {
             Ok(n) => self.took(n, buffers, events),
             Err(e) if is_passing(&e) => {}
+            // What the peer said before it reset is still to be heard, if somebody waits for it: the receive ends too.
+            Err(e) if self.receiving.is_some() => {
+                self.unsendable = Some(cause_of(&e));
+                self.out.clear();
+            }
             Err(e) => self.end(ring, cause_of(&e)),
         }
     }

@@ -9,16 +9,14 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::marker::PhantomData;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering, fence};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use glommio::io::BufferedFile;
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use meshward_core::id::{Key, Table};
@@ -298,8 +296,7 @@ impl Ring {
         self.push(entry.build(), op)
     }
 
-    /// Tells when somebody writes to the other end of `socket`, and takes what was written. Not for an event descriptor: a
-    /// completion within a write to one is told to another, that of the [`Sleeper`], late or never.
+    /// Tells when somebody writes to the other end of `socket`, and takes what was written.
     pub(crate) fn bell(&mut self, socket: RawFd) {
         let op = Op::new(kind::BELL, Who::new(0, 0));
         self.push(receive_provided(socket, PROVIDED_SIZE), op);
@@ -429,36 +426,6 @@ impl Ring {
         }
     }
 
-    /// From here on, what completes is also told to the [`Sleeper`]. `false`: something has
-    /// completed already, so do not sleep.
-    pub(crate) fn may_sleep(&mut self) -> bool {
-        self.io.completion().enable_eventfd();
-        // The kernel looks at the flag after it has noted its work; we look for its work after we have set the flag.
-        fence(Ordering::SeqCst);
-        let submission = self.io.submission();
-        let work = !submission.is_empty() || submission.taskrun() || submission.cq_overflow();
-        drop(submission);
-        !work && self.backlog.is_empty() && self.io.completion().is_empty()
-    }
-
-    pub(crate) fn is_awake(&mut self) {
-        self.io.completion().disable_eventfd();
-    }
-
-    /// Made once per ring, within an executor.
-    pub(crate) fn sleeper(&mut self) -> io::Result<Sleeper> {
-        let event = event_fd()?;
-        let bell = File::from(event.try_clone()?);
-        self.io.completion().disable_eventfd();
-        self.io.submitter().register_eventfd(event.as_raw_fd())?;
-        // SAFETY: the descriptor is open and owned here, and its ownership goes to the file.
-        let file = unsafe { BufferedFile::from_raw_fd(event.into_raw_fd()) };
-        Ok(Sleeper {
-            file: Some(file),
-            bell,
-        })
-    }
-
     fn hold(&mut self, held: Held) -> Op {
         let HeldKey(key) = self.held.insert(held);
         Op::new(kind::HELD, key)
@@ -533,53 +500,6 @@ impl fmt::Debug for Ring {
             .field("owed", &self.owed)
             .field("held", &self.held.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// Waits as a task of the executor for completions of a ring of ours.
-#[derive(Debug)]
-pub(crate) struct Sleeper {
-    /// The event descriptor that the ring tells its completions to; `None` once it is closed.
-    file: Option<BufferedFile>,
-    /// The same descriptor, to be told something by ourselves.
-    bell: File,
-}
-
-impl Sleeper {
-    /// Until something completes in the ring between [`Ring::may_sleep`] and [`Ring::is_awake`].
-    pub(crate) async fn sleep(&self) -> io::Result<()> {
-        if let Some(file) = &self.file {
-            file.read_at(0, size_of::<u64>()).await?;
-        }
-        Ok(())
-    }
-
-    /// One pass of the executor: its other tasks, its timers and its own rings.
-    ///
-    /// Neither by a timer of a microsecond nor by yielding the task queue: with either the executor went to sleep now and
-    /// then, with this task still to be run.
-    pub(crate) async fn pass(&self) -> io::Result<()> {
-        (&self.bell).write_all(&1u64.to_ne_bytes())?;
-        self.sleep().await
-    }
-
-    pub(crate) async fn close(mut self) -> io::Result<()> {
-        match self.file.take() {
-            Some(file) => Ok(file.close().await?),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        if let Some(file) = self.file.take() {
-            // Its own `drop` leaves the closing to an executor that may be unwinding and never comes to it.
-            let event = file.as_raw_fd();
-            mem::forget(file);
-            // SAFETY: the file owned the descriptor and is forgotten.
-            drop(unsafe { OwnedFd::from_raw_fd(event) });
-        }
     }
 }
 
@@ -730,17 +650,6 @@ fn is_passing(error: &io::Error) -> bool {
 
 fn check(result: i32) -> io::Result<u32> {
     u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
-}
-
-/// A descriptor that becomes readable when 8 bytes are written to it.
-fn event_fd() -> io::Result<OwnedFd> {
-    // SAFETY: takes no pointer; the result is checked.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel made this descriptor just now, and nobody else has seen it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Leaves the choice of the local port to `connect`, which then needs a free pair of ends and not a free port: without it all

@@ -190,17 +190,3 @@ fn a_dropped_ring_receives_no_more() {
         assert_eq!(bytes, *b"late");
     }
 }
-
-#[test]
-fn a_ring_with_work_may_not_sleep() {
-    let mut ring = Ring::with_sizes(4, 8, 1).unwrap();
-    let (ours, mut theirs) = UnixStream::pair().unwrap();
-    ring.receive(ours.as_raw_fd(), 100, who(1));
-    assert!(!ring.may_sleep(), "it was not handed over");
-    ring.is_awake();
-    ring.turn(false).unwrap();
-    assert!(ring.may_sleep());
-    ring.is_awake();
-    theirs.write_all(b"x").unwrap();
-    assert!(!ring.may_sleep(), "it has completed");
-}

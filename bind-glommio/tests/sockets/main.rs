@@ -12,3 +12,6 @@ mod common;
 mod forward;
 #[path = "../../../bind-tokio/tests/sockets/script.rs"]
 mod script;
+
+/// What a message through a forwarder costs: the send that was handed over completes in a turn of its own.
+const TURNS_PER_MESSAGE: u64 = 2;

@@ -1,21 +1,17 @@
 //! What only this driver has: a ring that must be left in order, and two ways of waiting.
 
-use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::Command as Process;
-use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use meshward_core::clock::{Deadline, Now};
-use meshward_core::link::{Entry, LinkEvent};
+use meshward_core::link::LinkEvent;
 use meshward_core::machine::Machine;
 use meshward_core::proxy::{Action, Input};
-use meshward_glommio::{
-    Clock, Command, Destination, Driver, Unavailable, available, bind_listener, spawn_shard,
-};
+use meshward_glommio::{Command, Driver, Unavailable, available};
 
 use crate::common::*;
 
@@ -253,42 +249,6 @@ fn more_links_than_provided_buffers_are_all_heard() {
     }
     drop(clients);
     shard.drain();
-}
-
-#[test]
-fn other_tasks_of_the_executor_run_beside_traffic() {
-    let listener = bind_listener(local(), false).unwrap();
-    let addr = listener.local_addr().unwrap();
-    let (told, tell) = channel();
-    let handle = spawn_shard("shared", None, move || {
-        let count = Rc::new(Cell::new(0));
-        let counter = Rc::clone(&count);
-        glommio::spawn_local(async move {
-            loop {
-                glommio::timer::sleep(Duration::from_millis(1)).await;
-                counter.set(counter.get() + 1);
-                // The test may have heard enough.
-                let _ = told.send(counter.get());
-            }
-        })
-        .detach();
-        let mut driver = Driver::new(Clock::start(), Box::new(|_, _| {}));
-        let proxy = driver.add(echoing());
-        driver.listen(proxy, listener, Entry::Inbound, Destination::Local)?;
-        Ok(driver)
-    })
-    .unwrap();
-    let floods: Vec<_> = (0..4).map(|_| flood(connect(addr))).collect();
-    let begun = Instant::now();
-    for _ in 0..50 {
-        tell.recv_timeout(SOON).unwrap();
-    }
-    println!("50 ticks of 1 ms took {:?}", begun.elapsed());
-    handle.send(Command::Stop);
-    join(handle);
-    for flood in floods {
-        flood.join().unwrap();
-    }
 }
 
 #[test]

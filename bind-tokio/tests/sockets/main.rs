@@ -4,3 +4,6 @@ mod alone;
 mod common;
 mod forward;
 mod script;
+
+/// What a message through a forwarder costs.
+const TURNS_PER_MESSAGE: u64 = 1;
