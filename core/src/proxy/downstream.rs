@@ -23,6 +23,8 @@ use crate::tls::{Sniff, sniff};
 
 /// Why of the deadline after which plain bytes that are no HTTP are assumed (S-27).
 const DETECTION: &str = "protocol detection";
+/// Why of the deadline of a link that may be silent: no byte has come yet.
+const SILENCE: &str = "first bytes";
 
 #[derive(Debug)]
 pub(super) struct Downstream {
@@ -204,9 +206,7 @@ impl Downstream {
                 let (span, why) = match (door.port.mode, door.port.detection_timeout) {
                     (Mode::Strict, _) => (limits::HANDSHAKE_TIMEOUT, "tls handshake"),
                     (Mode::Permissive | Mode::Disable, Some(timeout)) => (timeout, DETECTION),
-                    (Mode::Permissive | Mode::Disable, None) => {
-                        (limits::IDLE_TIMEOUT, "first bytes")
-                    }
+                    (Mode::Permissive | Mode::Disable, None) => (limits::IDLE_TIMEOUT, SILENCE),
                 };
                 self.deadline(
                     Some(Deadline {
@@ -253,20 +253,10 @@ impl Downstream {
                     shared.stats.limited += 1;
                     return self.refuse(shared);
                 }
-                if self
-                    .io
-                    .timer
-                    .due()
-                    .is_none_or(|due| due.why == "first bytes")
-                {
+                if self.io.timer.due().is_none_or(|due| due.why == SILENCE) {
                     let at = shared.now.at.after(limits::HANDSHAKE_TIMEOUT);
-                    self.deadline(
-                        Some(Deadline {
-                            at,
-                            why: "first bytes",
-                        }),
-                        shared,
-                    );
+                    let why = SILENCE;
+                    self.deadline(Some(Deadline { at, why }), shared);
                 }
                 self.stage = Stage::Sniffing(held);
             }
@@ -309,6 +299,28 @@ impl Downstream {
                 self.open_wire(held, ups, shared);
             }
             Accept::Reset => self.refuse(shared),
+        }
+    }
+
+    /// S-27: who said nothing that decides in time is taken for plain text that is no HTTP, by the port as it is now.
+    fn after_silence(
+        &mut self,
+        held: Buf,
+        ups: &mut Table<LinkId, Box<Upstream>>,
+        shared: &mut Shared,
+    ) {
+        let Some(Place::Inbound(door)) = shared.world.place(self.facts.route) else {
+            return self.refuse(shared);
+        };
+        match accept::after_silence(door.port.mode, door.port.kind) {
+            Accept::Http => self.become_http(shared),
+            Accept::Tcp | Accept::PassThrough => self.become_opaque(ups, shared),
+            Accept::TerminateHttp | Accept::TerminateTcp | Accept::NeedMore | Accept::Reset => {
+                return self.refuse(shared);
+            }
+        }
+        if !held.is_empty() {
+            self.open_wire(held, ups, shared);
         }
     }
 
@@ -403,12 +415,8 @@ impl Downstream {
     ) {
         match &mut self.stage {
             Stage::Sniffing(held) if due.why == DETECTION => {
-                // S-27: who said nothing in time is taken for a server-first protocol in plain text.
                 let held = mem::take(held);
-                self.become_opaque(ups, shared);
-                if !held.is_empty() {
-                    self.open_wire(held, ups, shared);
-                }
+                self.after_silence(held, ups, shared);
             }
             Stage::Sniffing(_) | Stage::Shaking(_) | Stage::Lingering => {
                 shared.stats.limited += u64::from(!matches!(self.stage, Stage::Lingering));

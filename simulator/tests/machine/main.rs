@@ -1,0 +1,4 @@
+//! One proxy, driven input by input, where a world would need luck.
+
+mod bench;
+mod sniffing;
