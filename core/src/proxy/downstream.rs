@@ -255,7 +255,7 @@ impl Downstream {
                 }
                 if self.io.timer.due().is_none_or(|due| due.why == SILENCE) {
                     let at = shared.now.at.after(limits::HANDSHAKE_TIMEOUT);
-                    let why = SILENCE;
+                    let why = "rest of the first bytes";
                     self.deadline(Some(Deadline { at, why }), shared);
                 }
                 self.stage = Stage::Sniffing(held);

@@ -64,3 +64,22 @@ fn silence_is_not_plaintext_on_a_port_that_became_strict() {
     assert!(said.resets(client), "S-28");
     assert_eq!(said.records.len(), 1);
 }
+
+#[test]
+fn a_peer_that_drips_its_first_bytes_is_gone_in_time() {
+    let auto = Port {
+        port: PORT,
+        kind: PortKind::Auto,
+        mode: Mode::Permissive,
+    };
+    let mut bench = Bench::new(&sources(1, &[auto], ""));
+    let (client, _) = bench.inbound();
+    for byte in SPOOFED.iter().take(20).take_while(|b| **b != b'\r') {
+        let said = bench.advance(10 * SECOND);
+        if said.resets(client) {
+            return;
+        }
+        bench.receive(client, &[*byte]);
+    }
+    panic!("it was held for minutes");
+}
