@@ -184,8 +184,15 @@ pub(super) fn write(wire: &mut Wire, io: &mut Io, bytes: &[u8]) {
 
 /// Hands over what was written in this turn, and the end of our direction if it was asked for.
 pub(super) fn flush(wire: &mut Wire, io: &mut Io, actions: &mut VecDeque<Action>) {
-    if io.ending == Ending::Reset {
-        return;
+    match io.ending {
+        Ending::Open | Ending::Finishing => {}
+        // What a TLS endpoint says by itself behind our end, say an alert, has no place in the stream any more.
+        Ending::Finished => {
+            io.plain = Buf::default();
+            io.sealed = Buf::default();
+            return;
+        }
+        Ending::Reset => return,
     }
     match wire {
         Wire::Plain => {

@@ -1,4 +1,5 @@
 //! One proxy, driven input by input, where a world would need luck.
 
 mod bench;
+mod opaque;
 mod sniffing;

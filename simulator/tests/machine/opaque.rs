@@ -1,0 +1,32 @@
+//! Opaque connections: who may speak when, and how they end.
+
+use std::time::Duration;
+
+use meshward_core::accept::Mode;
+use meshward_core::link::{CloseCause, LinkCommand};
+use meshward_core::telemetry::record::Flags;
+
+use crate::bench::{ALLOW_SLEEP, Bench, sources, tcp};
+
+const TCP_ALPN: &[&[u8]] = &[b"istio-peer-exchange", b"istio"];
+
+#[test]
+fn bytes_that_are_no_tls_behind_our_end_are_answered_by_nothing() {
+    let mut bench = Bench::new(&sources(1, &[tcp(Mode::Strict)], ""));
+    let (client, _) = bench.inbound();
+    let mut tls = bench.tls_client("sleep", TCP_ALPN);
+    let (_, said) = bench.talk(client, &mut tls);
+    let (app, _) = said.connects()[0];
+    bench.connected(app);
+    // The application ends first; the client may go on, and breaks the rules.
+    let said = bench.eof(app);
+    assert!(said.finishes(client));
+    let said = bench.receive(
+        client,
+        &[
+            23, 3, 3, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ],
+    );
+    assert_eq!(said.sent_to(client), b"");
+    assert!(said.resets(app));
+}
