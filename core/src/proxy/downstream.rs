@@ -162,8 +162,9 @@ impl Proxy {
         let still = match (self.shared.world.place(d.facts.route), &d.wire) {
             (None, _) => false,
             (Some(Place::Outbound(_)), _) => true,
-            (Some(Place::Inbound(door)), Wire::Plain) => door.port.mode != Mode::Strict,
-            (Some(Place::Inbound(door)), Wire::Tls(_)) => door.port.mode != Mode::Disable,
+            (Some(Place::Inbound(door)), wire) => {
+                accept::still_takes(door.port.mode, matches!(wire, Wire::Tls(_)))
+            }
         };
         if !still {
             self.drain_one(id);
@@ -585,7 +586,7 @@ fn end_plaintext(
             }
         }
         Stage::Opaque(opaque) => {
-            if opaque.take_held(io, facts, ups, shared) {
+            if opaque.take_end(io, facts, ups, shared) {
                 opaque.end_of_downstream(ups, shared);
             } else {
                 *stage = Stage::Lingering;

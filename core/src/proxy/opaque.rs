@@ -8,6 +8,7 @@ use super::exchange::{Account, Right, Stage};
 use super::link::{Io, Wire, write};
 use super::upstream::{Upstream, open};
 use super::world::Place;
+use crate::accept::{self, PortKind};
 use crate::clock::Deadline;
 use crate::decide::{self, Caller};
 use crate::id::{LinkId, Table};
@@ -133,8 +134,9 @@ impl OpaqueSide {
         self.pass(bytes, io, facts, ups, shared)
     }
 
-    /// The client ended: what was held is no ClientHello.
-    pub(super) fn take_held(
+    /// The client ended: what was held is no ClientHello, and an end is something that it says, so it is judged like bytes.
+    /// False: the link is refused.
+    pub(super) fn take_end(
         &mut self,
         io: &mut Io,
         facts: &Facts,
@@ -143,7 +145,7 @@ impl OpaqueSide {
     ) -> bool {
         match self.unseen.take() {
             Some(held) if !held.is_empty() => self.pass(&held, io, facts, ups, shared),
-            Some(_) | None => true,
+            Some(_) | None => self.judge(io, facts, ups, shared),
         }
     }
 
@@ -189,9 +191,19 @@ impl OpaqueSide {
         if matches!(right, Right::Permit(_)) {
             return true;
         }
-        let Some(Place::Inbound(door)) = shared.world.place(facts.route) else {
-            self.refuse(None, io, ups, shared);
-            return false;
+        let terminated = facts.certificate.is_some();
+        let door = match shared.world.place(facts.route) {
+            Some(Place::Inbound(door))
+                if accept::still_takes(door.port.mode, terminated)
+                    && door.port.kind != PortKind::Http =>
+            {
+                door
+            }
+            // The port is another one since the connection was accepted.
+            _ => {
+                self.no_chain(io, ups, shared);
+                return false;
+            }
         };
         let mut audited = Vec::new();
         let caller = Caller {
@@ -215,7 +227,7 @@ impl OpaqueSide {
                 true
             }
             Err(denial) => {
-                self.refuse(Some(denial.details), io, ups, shared);
+                self.refuse(denial.details, io, ups, shared);
                 false
             }
         }
@@ -241,7 +253,7 @@ impl OpaqueSide {
 
     fn refuse(
         &mut self,
-        details: Option<String>,
+        details: String,
         io: &mut Io,
         ups: &mut Upstreams,
         shared: &mut Shared,
@@ -255,7 +267,7 @@ impl OpaqueSide {
             u.let_go(shared);
         }
         if let Some(account) = &mut self.account {
-            account.note(|r| r.termination = details);
+            account.note(|r| r.termination = Some(details));
         }
         self.stage = Stage::Answered;
         self.close(shared);

@@ -11,6 +11,35 @@ use crate::bench::{ALLOW_SLEEP, Bench, sources, tcp};
 const TCP_ALPN: &[&[u8]] = &[b"istio-peer-exchange", b"istio"];
 
 #[test]
+fn what_was_not_judged_yet_is_refused_by_a_port_that_became_strict() {
+    let mut bench = Bench::new(&sources(1, &[tcp(Mode::Disable)], ""));
+    let (client, said) = bench.inbound();
+    let (app, _) = said.connects()[0];
+    bench.connected(app);
+    bench.apply(&sources(2, &[tcp(Mode::Strict)], ""));
+    let said = bench.receive(client, b"hello");
+    assert!(said.resets(client) && said.resets(app));
+    assert_eq!(said.sent_to(app), b"");
+    assert_eq!(said.records.len(), 1);
+    assert_eq!(said.records[0].flags, Flags::NR, "S-28");
+}
+
+#[test]
+fn a_client_that_only_finishes_is_judged_too() {
+    let mut bench = Bench::new(&sources(1, &[tcp(Mode::Disable)], ALLOW_SLEEP));
+    let (client, said) = bench.inbound();
+    let (app, _) = said.connects()[0];
+    bench.connected(app);
+    let said = bench.eof(client);
+    assert!(
+        !said.finishes(app),
+        "the application hears nothing of it (S-121)"
+    );
+    assert!(said.resets(client) && said.resets(app));
+    assert_eq!(said.records.len(), 1);
+}
+
+#[test]
 fn bytes_that_are_no_tls_behind_our_end_are_answered_by_nothing() {
     let mut bench = Bench::new(&sources(1, &[tcp(Mode::Strict)], ""));
     let (client, _) = bench.inbound();
