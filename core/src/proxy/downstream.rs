@@ -87,6 +87,7 @@ impl Proxy {
             }
             LinkEvent::Sent(n) => {
                 d.io.on_sent(n);
+                d.io.linger_on(shared.now.at, &mut shared.timers);
                 d.unblock_upstream(ups, shared);
                 d.go_on(ups, shared);
                 d.settle(ups, shared);
@@ -427,8 +428,8 @@ impl Downstream {
                 shared.stats.limited += 1;
                 http.on_time(&mut self.io, &self.facts, ups, shared);
             }
-            Stage::Opaque(_) => {
-                shared.stats.limited += 1;
+            Stage::Opaque(opaque) => {
+                shared.stats.limited += u64::from(!opaque.is_over());
                 self.give_up(ups, shared);
             }
         }
@@ -495,9 +496,8 @@ impl Downstream {
                 self.io.grant(limits::READ_HEAD, &mut shared.actions)
             }
             Stage::Lingering => {
-                if ending && self.io.timer.due().is_none_or(|d| d.why != "linger") {
-                    let at = shared.now.at.after(limits::LINGER_TIMEOUT);
-                    self.deadline(Some(Deadline { at, why: "linger" }), shared);
+                if ending {
+                    self.io.linger(shared.now.at, &mut shared.timers);
                 }
                 self.io.grant(limits::READ_BODY, &mut shared.actions);
             }

@@ -91,6 +91,12 @@ impl OpaqueSide {
         self.unseen = Some(Buf::default());
     }
 
+    /// Nothing can be carried any more in either direction.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Answered)
+            || (self.client == Half::Passed && self.server == Half::Passed)
+    }
+
     pub(super) fn upstream(&self) -> Option<LinkId> {
         self.stage.upstream()
     }
@@ -251,13 +257,7 @@ impl OpaqueSide {
         io.reset(&mut shared.actions);
     }
 
-    fn refuse(
-        &mut self,
-        details: String,
-        io: &mut Io,
-        ups: &mut Upstreams,
-        shared: &mut Shared,
-    ) {
+    fn refuse(&mut self, details: String, io: &mut Io, ups: &mut Upstreams, shared: &mut Shared) {
         shared.stats.denied += 1;
         if let Some(u) = self.stage.upstream().and_then(|id| ups.get_mut(id)) {
             if let Some(account) = &mut self.account {
@@ -383,12 +383,15 @@ impl OpaqueSide {
     }
 
     pub(super) fn grant(&mut self, io: &mut Io, ups: &Upstreams, shared: &mut Shared) {
-        let at = shared.now.at.after(limits::IDLE_TIMEOUT);
-        let due = Deadline {
-            at,
-            why: "opaque bytes",
-        };
-        shared.timers.set(&mut io.timer, io.id, Some(due));
+        if self.is_over() {
+            io.linger(shared.now.at, &mut shared.timers);
+        } else {
+            let due = Deadline {
+                at: shared.now.at.after(limits::IDLE_TIMEOUT),
+                why: "opaque bytes",
+            };
+            shared.timers.set(&mut io.timer, io.id, Some(due));
+        }
         if self.client != Half::Open {
             // Only the end of the transport can still come; it is wanted, so that the link can be closed.
             io.grant(limits::READ_HEAD, &mut shared.actions);

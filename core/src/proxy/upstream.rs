@@ -140,6 +140,7 @@ impl Proxy {
             }
             LinkEvent::Sent(n) => {
                 u.io.on_sent(n);
+                u.io.linger_on(shared.now.at, &mut shared.timers);
                 if let State::Serving(downstream) = u.state
                     && !u.io.is_full()
                 {
@@ -647,12 +648,7 @@ impl Upstream {
     }
 
     fn linger(&mut self, shared: &mut Shared) {
-        let at = shared.now.at.after(limits::LINGER_TIMEOUT);
-        shared.timers.set(
-            &mut self.io.timer,
-            self.io.id,
-            Some(Deadline { at, why: "linger" }),
-        );
+        self.io.linger(shared.now.at, &mut shared.timers);
         self.io.grant(limits::READ_HEAD, &mut shared.actions);
     }
 

@@ -59,3 +59,24 @@ fn bytes_that_are_no_tls_behind_our_end_are_answered_by_nothing() {
     assert_eq!(said.sent_to(client), b"");
     assert!(said.resets(app));
 }
+
+#[test]
+fn a_connection_that_both_sides_ended_is_not_kept_for_a_missing_fin() {
+    let mut bench = Bench::new(&sources(1, &[tcp(Mode::Strict)], ""));
+    let (client, _) = bench.inbound();
+    let mut tls = bench.tls_client("sleep", TCP_ALPN);
+    tls.send(b"ping");
+    let (_, said) = bench.talk(client, &mut tls);
+    let (app, _) = said.connects()[0];
+    bench.connected(app);
+    // close_notify, and never a FIN behind it.
+    tls.finish();
+    let (_, said) = bench.talk(client, &mut tls);
+    assert!(said.finishes(app));
+    let said = bench.eof(app);
+    assert!(said.finishes(client));
+    let said = bench.closed(app, CloseCause::Finished);
+    assert_eq!(said.records[0].flags, Flags::NONE);
+    let said = bench.advance(Duration::from_secs(60));
+    assert!(said.resets(client), "{:?}", bench.proxy().pending());
+}

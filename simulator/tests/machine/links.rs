@@ -1,0 +1,41 @@
+//! How links end.
+
+use std::time::Duration;
+
+use meshward_core::accept::Mode;
+use meshward_core::link::{CloseCause, LinkEvent};
+use meshward_core::proxy::Input;
+
+use crate::bench::{Bench, http, sources, tcp};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_slow_client_gets_the_whole_of_its_last_answer() {
+    let mut bench = Bench::new(&sources(1, &[http(Mode::Disable)], ""));
+    let (client, _) = bench.inbound();
+    let said = bench.receive(
+        client,
+        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+    );
+    let (app, _) = said.connects()[0];
+    bench.connected(app);
+    let body = vec![b'x'; 60_000];
+    let mut answer = b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n".to_vec();
+    answer.extend_from_slice(&body);
+    let mut finished = false;
+    for piece in answer.chunks(16 * 1024) {
+        finished |= bench.receive(app, piece).finishes(client);
+    }
+    assert!(finished, "our end follows the answer");
+    // The client takes what it is sent, slowly.
+    for _ in 0..3 {
+        let said = bench.advance(10 * SECOND);
+        assert!(!said.resets(client), "what it was sent would be lost");
+        bench.on(client, LinkEvent::Sent(10_000));
+    }
+    // It takes no more, and never ends.
+    let said = bench.advance(60 * SECOND);
+    assert!(said.resets(client));
+    bench.closed(client, CloseCause::Local);
+}
