@@ -397,12 +397,20 @@ impl Downstream {
 
     fn on_eof(&mut self, ups: &mut Table<LinkId, Box<Upstream>>, shared: &mut Shared) {
         let Self {
-            io, facts, stage, ..
+            wire,
+            io,
+            facts,
+            stage,
         } = self;
         match stage {
             Stage::Sniffing(_) | Stage::Shaking(_) => {
                 shared.stats.handshake_failures += u64::from(matches!(stage, Stage::Shaking(_)));
                 self.finish();
+            }
+            // Without close_notify the end of a TLS stream proves nothing (RFC 8446 §6.1): the application must not take what
+            // it has for the whole.
+            Stage::Opaque(opaque) if matches!(wire, Wire::Tls(_)) && opaque.awaits_client() => {
+                self.give_up(ups, shared);
             }
             Stage::Http(_) | Stage::Opaque(_) => end_plaintext(io, facts, stage, ups, shared),
             Stage::Lingering => {}

@@ -91,6 +91,16 @@ impl OpaqueSide {
         self.unseen = Some(Buf::default());
     }
 
+    /// The client has not finished its direction.
+    pub(super) fn awaits_client(&self) -> bool {
+        self.client == Half::Open
+    }
+
+    /// The application has not finished its direction.
+    pub(super) fn awaits_server(&self) -> bool {
+        self.server == Half::Open
+    }
+
     /// Nothing can be carried any more in either direction.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Answered)

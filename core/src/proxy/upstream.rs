@@ -398,6 +398,10 @@ impl Proxy {
                     return u.let_go(shared);
                 };
                 match &mut d.stage {
+                    Stage::Opaque(opaque) if !whole && opaque.awaits_server() => {
+                        u.let_go(shared);
+                        opaque.upstream_closed(CloseCause::Reset, &mut d.io, shared);
+                    }
                     Stage::Opaque(opaque) => opaque.end_of_upstream(&mut d.io),
                     Stage::Http(http) => {
                         let ended = if whole {

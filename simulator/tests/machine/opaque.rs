@@ -80,3 +80,22 @@ fn a_connection_that_both_sides_ended_is_not_kept_for_a_missing_fin() {
     let said = bench.advance(Duration::from_secs(60));
     assert!(said.resets(client), "{:?}", bench.proxy().pending());
 }
+
+#[test]
+fn a_tls_stream_that_is_cut_off_does_not_look_finished() {
+    let mut bench = Bench::new(&sources(1, &[tcp(Mode::Strict)], ""));
+    let (client, _) = bench.inbound();
+    let mut tls = bench.tls_client("sleep", TCP_ALPN);
+    tls.send(b"half of it");
+    let (_, said) = bench.talk(client, &mut tls);
+    let (app, _) = said.connects()[0];
+    let said = bench.connected(app);
+    assert_eq!(said.sent_to(app), b"half of it");
+    // A FIN that anybody on the way can make, and no close_notify (RFC 8446 §6.1).
+    let said = bench.eof(client);
+    assert!(
+        !said.finishes(app),
+        "the application would take it for the whole"
+    );
+    assert!(said.resets(app));
+}
