@@ -319,6 +319,7 @@ impl OpaqueSide {
     }
 
     pub(super) fn on_connected(&mut self, u: &mut Upstream, shared: &mut Shared) {
+        u.opaque = true;
         self.stage = match mem::replace(&mut self.stage, Stage::Answered) {
             Stage::Connecting {
                 right,

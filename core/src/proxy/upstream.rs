@@ -26,6 +26,8 @@ pub(super) struct Upstream {
     pub(super) receiver: Receiver,
     /// The answer under way has begun, and whether another may follow it.
     answer: Option<KeepAlive>,
+    /// Its bytes are no answer: they flow as they come.
+    pub(super) opaque: bool,
     cluster: ClusterId,
     serial: u64,
     state: State,
@@ -98,6 +100,7 @@ pub(super) fn open(
         local: None,
         receiver: Receiver::responses(),
         answer: None,
+        opaque: false,
         cluster,
         serial,
         state: State::Connecting(downstream),
@@ -246,7 +249,7 @@ impl Proxy {
             }
         }
         u.flush(shared);
-        u.io.grant(limits::READ_HEAD, &mut shared.actions);
+        u.grant(true, shared);
         self.settle_downstream(downstream);
     }
 
@@ -588,7 +591,7 @@ impl Upstream {
     pub(super) fn grant(&mut self, wanted: bool, shared: &mut Shared) {
         match self.state {
             State::Serving(_) if wanted => {
-                let size = if self.answer.is_some() {
+                let size = if self.answer.is_some() || self.opaque {
                     limits::READ_BODY
                 } else {
                     limits::READ_HEAD

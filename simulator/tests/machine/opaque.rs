@@ -82,6 +82,25 @@ fn a_connection_that_both_sides_ended_is_not_kept_for_a_missing_fin() {
 }
 
 #[test]
+fn bulk_of_the_application_is_read_in_large_pieces() {
+    let mut bench = Bench::new(&sources(1, &[tcp(Mode::Disable)], ""));
+    let (client, said) = bench.inbound();
+    let (app, _) = said.connects()[0];
+    bench.connected(app);
+    bench.receive(client, b"more");
+    let said = bench.receive(app, b"bytes");
+    let grants: Vec<_> = said
+        .commands
+        .iter()
+        .filter_map(|(id, c)| match c {
+            LinkCommand::Read { at_most } if *id == app => Some(*at_most),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(grants, [64 * 1024]);
+}
+
+#[test]
 fn a_tls_stream_that_is_cut_off_does_not_look_finished() {
     let mut bench = Bench::new(&sources(1, &[tcp(Mode::Strict)], ""));
     let (client, _) = bench.inbound();
