@@ -152,6 +152,16 @@ impl Proxy {
         self.downstreams.len() + self.upstreams.len()
     }
 
+    /// Upstream links that wait for a request.
+    pub fn pooled(&self) -> usize {
+        self.shared
+            .world
+            .clusters
+            .iter()
+            .map(|c| c.idle.len())
+            .sum()
+    }
+
     /// What the machine is waiting for, a line for each link.
     pub fn pending(&self) -> Vec<String> {
         let downstreams = self
@@ -169,12 +179,22 @@ impl Proxy {
         if snapshot.version < self.shared.world.snapshot.version {
             return;
         }
-        for orphan in self.shared.world.set_snapshot(snapshot) {
-            if let Some(u) = self.upstreams.get_mut(orphan) {
-                u.retire(&mut self.shared);
+        let orphans = self.shared.world.set_snapshot(snapshot);
+        self.retire(&orphans);
+        self.each_downstream(Self::recheck);
+    }
+
+    fn on_svid(&mut self, svid: Arc<Svid>) {
+        let orphans = self.shared.world.set_svid(svid);
+        self.retire(&orphans);
+    }
+
+    fn retire(&mut self, pooled: &[LinkId]) {
+        for id in pooled {
+            if let Some(u) = self.upstreams.get_mut(*id) {
+                u.retire_if_idle(&mut self.shared);
             }
         }
-        self.each_downstream(Self::recheck);
     }
 
     fn on_drain(&mut self, grace: Duration) {
@@ -259,7 +279,7 @@ impl Machine for Proxy {
             Input::Link(id, event) if id.is_accepted() => self.on_downstream(id, event),
             Input::Link(id, event) => self.on_upstream(id, event),
             Input::Snapshot(snapshot) => self.on_snapshot(snapshot),
-            Input::Svid(svid) => self.shared.world.set_svid(svid),
+            Input::Svid(svid) => self.on_svid(svid),
             Input::Drain { grace } => self.on_drain(grace),
             Input::Tick => {}
         }

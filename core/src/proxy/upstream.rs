@@ -30,6 +30,8 @@ pub(super) struct Upstream {
     pub(super) opaque: bool,
     cluster: ClusterId,
     serial: u64,
+    /// [`World::trust`](super::world::World::trust) when its handshake began.
+    trust: u64,
     state: State,
 }
 
@@ -103,6 +105,7 @@ pub(super) fn open(
         opaque: false,
         cluster,
         serial,
+        trust: 0,
         state: State::Connecting(downstream),
     }));
     let u = ups.get_mut(id)?;
@@ -158,6 +161,7 @@ impl Proxy {
                 let Some(mut u) = self.upstreams.remove(id) else {
                     return;
                 };
+                u.forget_pooled(shared);
                 shared.timers.forget(&mut u.io.timer, id);
                 self.on_upstream_closed(*u, cause);
             }
@@ -193,6 +197,7 @@ impl Proxy {
             return;
         };
         let shared = &mut self.shared;
+        u.trust = shared.world.trust;
         let tls = shared
             .world
             .cluster(u.cluster)
@@ -323,6 +328,7 @@ impl Proxy {
         if let Some(failure) = failure {
             let shaking = matches!(u.state, State::Shaking(_));
             // The alert goes out; then the link is finished.
+            u.forget_pooled(shared);
             u.state = State::Closing;
             u.io.finish();
             u.flush(shared);
@@ -609,10 +615,11 @@ impl Upstream {
     fn pool(&mut self, shared: &mut Shared) {
         let id = self.io.id;
         let at = shared.now.at.after(limits::POOL_IDLE);
+        let (serial, trust, trust_now) = (self.serial, self.trust, shared.world.trust);
         let room = shared
             .world
             .cluster(self.cluster)
-            .filter(|c| c.serial == self.serial && c.idle.len() < limits::POOL_MAX);
+            .filter(|c| c.keeps(serial, trust, trust_now));
         if let Some(cluster) = room {
             cluster.idle.push(id);
             self.state = State::Idle;

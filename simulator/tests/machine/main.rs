@@ -3,4 +3,5 @@
 mod bench;
 mod links;
 mod opaque;
+mod pools;
 mod sniffing;
