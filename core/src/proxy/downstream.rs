@@ -9,13 +9,14 @@ use super::http::HttpSide;
 use super::link::{Io, Wire, flush};
 use super::opaque::OpaqueSide;
 use super::upstream::Upstream;
-use super::world::Place;
+use super::world::{Place, World};
 use super::{Proxy, Route, Shared};
 use crate::accept::{self, Accept, FirstBytes, Mode, PortKind};
 use crate::clock::Deadline;
 use crate::id::{LinkId, Table};
 use crate::limits;
 use crate::link::{Buf, Entry, LinkEvent};
+use crate::snapshot::InboundPort;
 use crate::telemetry::record::Flags;
 use crate::tls::ChainKind;
 use crate::tls::{PeerCertificate, Session, TlsEvent};
@@ -61,6 +62,16 @@ impl Facts {
     /// The peer's SPIFFE URI without its scheme (S-86).
     pub(super) fn principal(&self) -> Option<&str> {
         self.certificate.as_ref().map(|c| c.id.principal())
+    }
+
+    /// Whether a connection that was accepted before would still be: by its port's mode, and by the trust domain of the peer
+    /// (S-31).
+    pub(super) fn still_fit(&self, port: &InboundPort, world: &World) -> bool {
+        accept::still_takes(port.mode, self.certificate.is_some())
+            && self.certificate.as_ref().is_none_or(|peer| {
+                let domains = &world.snapshot.trust_domains;
+                domains.iter().any(|d| d.as_str() == peer.id.trust_domain())
+            })
     }
 }
 
@@ -160,12 +171,10 @@ impl Proxy {
         let Some(d) = self.downstreams.get_mut(id) else {
             return;
         };
-        let still = match (self.shared.world.place(d.facts.route), &d.wire) {
-            (None, _) => false,
-            (Some(Place::Outbound(_)), _) => true,
-            (Some(Place::Inbound(door)), wire) => {
-                accept::still_takes(door.port.mode, matches!(wire, Wire::Tls(_)))
-            }
+        let still = match self.shared.world.place(d.facts.route) {
+            None => false,
+            Some(Place::Outbound(_)) => true,
+            Some(Place::Inbound(door)) => d.facts.still_fit(&door.port, &self.shared.world),
         };
         if !still {
             self.drain_one(id);
@@ -362,7 +371,8 @@ impl Downstream {
                 if result.is_err() {
                     shared.stats.handshake_failures +=
                         u64::from(matches!(stage, Stage::Shaking(_)));
-                    // The alert is on its way out; nothing of the peer is read any more.
+                    // The alert is on its way out; nothing of the peer is read any more, and nothing else can be sealed.
+                    self.io.drop_plain();
                     self.abandon(ups, shared);
                     self.finish();
                 }

@@ -131,6 +131,11 @@ impl Io {
         &mut self.plain
     }
 
+    /// Forgets what was gathered in this turn.
+    pub(super) fn drop_plain(&mut self) {
+        self.plain = Buf::default();
+    }
+
     /// Lends the place for ready bytes to a TLS endpoint that answers by itself.
     pub(super) fn take_sealed(&mut self) -> Buf {
         std::mem::take(&mut self.sealed)

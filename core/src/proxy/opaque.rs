@@ -8,7 +8,7 @@ use super::exchange::{Account, Right, Stage};
 use super::link::{Io, Wire, write};
 use super::upstream::{Upstream, open};
 use super::world::Place;
-use crate::accept::{self, PortKind};
+use crate::accept::PortKind;
 use crate::clock::Deadline;
 use crate::decide::{self, Caller};
 use crate::id::{LinkId, Table};
@@ -207,10 +207,9 @@ impl OpaqueSide {
         if matches!(right, Right::Permit(_)) {
             return true;
         }
-        let terminated = facts.certificate.is_some();
         let door = match shared.world.place(facts.route) {
             Some(Place::Inbound(door))
-                if accept::still_takes(door.port.mode, terminated)
+                if facts.still_fit(&door.port, &shared.world)
                     && door.port.kind != PortKind::Http =>
             {
                 door

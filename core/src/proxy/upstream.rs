@@ -330,6 +330,7 @@ impl Proxy {
             // The alert goes out; then the link is finished.
             u.forget_pooled(shared);
             u.state = State::Closing;
+            u.io.drop_plain();
             u.io.finish();
             u.flush(shared);
             u.linger(shared);

@@ -5,10 +5,12 @@ use std::time::Duration;
 use meshward_core::accept::Mode;
 use meshward_core::link::{CloseCause, LinkEvent};
 use meshward_core::proxy::Input;
+use meshward_simulator::tls::TlsEnd;
 
 use crate::bench::{Bench, http, sources, tcp};
 
 const SECOND: Duration = Duration::from_secs(1);
+const HTTP_ALPN: &[&[u8]] = &[b"istio-http/1.1", b"istio", b"http/1.1"];
 
 #[test]
 fn a_slow_client_gets_the_whole_of_its_last_answer() {
@@ -38,4 +40,32 @@ fn a_slow_client_gets_the_whole_of_its_last_answer() {
     let said = bench.advance(60 * SECOND);
     assert!(said.resets(client));
     bench.closed(client, CloseCause::Local);
+}
+
+#[test]
+fn a_peer_of_a_trust_domain_that_was_dropped_begins_nothing_new() {
+    let mut bench = Bench::new(&sources(1, &[http(Mode::Strict)], ""));
+    let (client, _) = bench.inbound();
+    let mut tls = bench.tls_client("sleep", HTTP_ALPN);
+    let (_, said) = bench.talk(client, &mut tls);
+    assert!(!said.finishes(client));
+    let mut moved = sources(2, &[http(Mode::Strict)], "");
+    moved.mesh.trust_domain = "elsewhere.example".into();
+    assert!(bench.apply(&moved).finishes(client), "S-31");
+}
+
+#[test]
+fn the_alert_for_a_broken_record_is_sent_though_an_answer_was_on_its_way() {
+    let mut bench = Bench::new(&sources(1, &[http(Mode::Strict)], ""));
+    let (client, _) = bench.inbound();
+    let mut tls = bench.tls_client("sleep", HTTP_ALPN);
+    bench.talk(client, &mut tls);
+    tls.send(b"GET /%00 HTTP/1.1\r\nhost: a\r\n\r\n");
+    let mut wire = tls.take_wire();
+    wire.extend_from_slice(&[23, 3, 3, 0, 20]);
+    wire.extend_from_slice(&[0; 20]);
+    let said = bench.receive(client, &wire);
+    tls.receive(&said.sent_to(client), &mut Vec::new());
+    assert_eq!(tls.end(), Some(TlsEnd::Alert(20)), "bad_record_mac");
+    assert!(said.finishes(client));
 }
