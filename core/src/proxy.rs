@@ -116,6 +116,8 @@ struct Shared {
     now: Now,
     /// Draining, until this instant.
     drain: Option<Instant>,
+    /// The instant has come: everything was let go of, and only `Closed` is awaited.
+    drained: bool,
 }
 
 impl Proxy {
@@ -139,6 +141,7 @@ impl Proxy {
                 stats: Stats::default(),
                 now,
                 drain: None,
+                drained: false,
             },
         }
     }
@@ -198,6 +201,9 @@ impl Proxy {
     }
 
     fn on_drain(&mut self, grace: Duration) {
+        if self.shared.drained {
+            return;
+        }
         self.shared.drain = Some(self.shared.now.at.after(grace));
         self.each_downstream(Self::drain_one);
         for id in self.upstream_ids() {
@@ -209,11 +215,7 @@ impl Proxy {
 
     fn on_time(&mut self) {
         let now = self.shared.now.at;
-        if self
-            .shared
-            .drain
-            .is_some_and(|end| end <= now && self.links() > 0)
-        {
+        if !self.shared.drained && self.shared.drain.is_some_and(|end| end <= now) {
             self.end_drain();
         }
         while let Some(id) = self.shared.timers.pop(now) {
@@ -226,6 +228,7 @@ impl Proxy {
     }
 
     fn end_drain(&mut self) {
+        self.shared.drained = true;
         self.each_downstream(|proxy, id| {
             if let Some(d) = proxy.downstreams.get_mut(id) {
                 d.give_up(&mut proxy.upstreams, &mut proxy.shared);
@@ -233,7 +236,7 @@ impl Proxy {
         });
         for id in self.upstream_ids() {
             if let Some(u) = self.upstreams.get_mut(id) {
-                u.io.reset(&mut self.shared.actions);
+                u.let_go(&mut self.shared);
             }
         }
     }
@@ -297,7 +300,7 @@ impl Machine for Proxy {
         let drain = self
             .shared
             .drain
-            .filter(|end| *end > self.shared.now.at && self.links() > 0)
+            .filter(|_| !self.shared.drained && self.links() > 0)
             .map(|at| Deadline {
                 at,
                 why: "drain grace",

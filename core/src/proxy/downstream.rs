@@ -150,6 +150,9 @@ impl Proxy {
         let Some(d) = self.downstreams.get_mut(id) else {
             return;
         };
+        if self.shared.drained {
+            return d.give_up(&mut self.upstreams, &mut self.shared);
+        }
         d.begin(&mut self.upstreams, &mut self.shared);
         d.settle(&mut self.upstreams, &mut self.shared);
     }

@@ -69,3 +69,18 @@ fn the_alert_for_a_broken_record_is_sent_though_an_answer_was_on_its_way() {
     assert_eq!(tls.end(), Some(TlsEnd::Alert(20)), "bad_record_mac");
     assert!(said.finishes(client));
 }
+
+#[test]
+fn after_the_grace_of_a_drain_nothing_is_done_twice() {
+    let mut bench = Bench::new(&sources(1, &[tcp(Mode::Disable)], ""));
+    let links: Vec<_> = (0..3).map(|_| bench.inbound().0).collect();
+    bench.hear(Input::Drain { grace: SECOND });
+    let said = bench.advance(2 * SECOND);
+    assert!(links.iter().all(|link| said.resets(*link)));
+    // Some hear of it late; who comes now is let go at once, and nobody is connected for it.
+    bench.closed(links[0], CloseCause::Local);
+    let (late, said) = bench.inbound();
+    assert!(said.resets(late));
+    assert_eq!(said.connects(), []);
+    assert!(bench.deadline().is_none_or(|d| d.why != "drain grace"));
+}
