@@ -483,13 +483,17 @@ impl Downstream {
         if self.io.is_full() {
             return;
         }
-        let upstream = match &self.stage {
+        if let Some(u) = self.upstream().and_then(|id| ups.get_mut(id)) {
+            u.grant(true, shared);
+        }
+    }
+
+    /// The upstream link of the exchange under way.
+    pub(super) fn upstream(&self) -> Option<LinkId> {
+        match &self.stage {
             Stage::Http(http) => http.upstream(),
             Stage::Opaque(opaque) => opaque.upstream(),
             Stage::Sniffing(_) | Stage::Shaking(_) | Stage::Lingering => None,
-        };
-        if let Some(u) = upstream.and_then(|id| ups.get_mut(id)) {
-            u.grant(true, shared);
         }
     }
 
@@ -555,6 +559,10 @@ impl Downstream {
             matches!(self.wire, Wire::Tls(_)) || self.facts.certificate.is_none(),
             "identity comes from TLS alone"
         );
+        if let Some(u) = self.upstream().and_then(|id| ups.get(id)) {
+            let serves = u.serves();
+            assert_eq!(serves, Some(self.io.id), "{:?} serves who uses it", u.io.id);
+        }
         if self.io.is_reset() || self.io.has_eof() {
             return;
         }

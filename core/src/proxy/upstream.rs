@@ -693,9 +693,11 @@ impl Upstream {
 
     pub(super) fn check(&self, downstreams: &Table<LinkId, Box<Downstream>>) {
         if let Some(d) = self.serves() {
-            assert!(
-                downstreams.get(d).is_some(),
-                "{:?} serves a link that is there",
+            let uses = downstreams.get(d).and_then(|d| d.upstream());
+            assert_eq!(
+                uses,
+                Some(self.io.id),
+                "{:?} serves a link that uses it",
                 self.io.id
             );
         }
