@@ -167,6 +167,16 @@ pub fn app_may_speak_first(mode: Mode, kind: PortKind) -> bool {
     mode == Mode::Disable && kind == PortKind::Tcp
 }
 
+/// Whether a connection that was accepted under another mode may begin something new under `mode`; `terminated`: we hold its
+/// TLS. The choice of a chain stands (S-26), but not against the port's mode.
+pub fn still_takes(mode: Mode, terminated: bool) -> bool {
+    match mode {
+        Mode::Strict => terminated,
+        Mode::Permissive => true,
+        Mode::Disable => !terminated,
+    }
+}
+
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Envoy's HTTP inspector: looks at the first line, or at the preface of HTTP/2.

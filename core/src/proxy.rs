@@ -116,6 +116,8 @@ struct Shared {
     now: Now,
     /// Draining, until this instant.
     drain: Option<Instant>,
+    /// The instant has come: everything was let go of, and only `Closed` is awaited.
+    drained: bool,
 }
 
 impl Proxy {
@@ -139,6 +141,7 @@ impl Proxy {
                 stats: Stats::default(),
                 now,
                 drain: None,
+                drained: false,
             },
         }
     }
@@ -150,6 +153,16 @@ impl Proxy {
     /// Links that have not seen their `Closed`.
     pub fn links(&self) -> usize {
         self.downstreams.len() + self.upstreams.len()
+    }
+
+    /// Upstream links that wait for a request.
+    pub fn pooled(&self) -> usize {
+        self.shared
+            .world
+            .clusters
+            .iter()
+            .map(|c| c.idle.len())
+            .sum()
     }
 
     /// What the machine is waiting for, a line for each link.
@@ -169,15 +182,28 @@ impl Proxy {
         if snapshot.version < self.shared.world.snapshot.version {
             return;
         }
-        for orphan in self.shared.world.set_snapshot(snapshot) {
-            if let Some(u) = self.upstreams.get_mut(orphan) {
-                u.retire(&mut self.shared);
-            }
-        }
+        let orphans = self.shared.world.set_snapshot(snapshot);
+        self.retire(&orphans);
         self.each_downstream(Self::recheck);
     }
 
+    fn on_svid(&mut self, svid: Arc<Svid>) {
+        let orphans = self.shared.world.set_svid(svid);
+        self.retire(&orphans);
+    }
+
+    fn retire(&mut self, pooled: &[LinkId]) {
+        for id in pooled {
+            if let Some(u) = self.upstreams.get_mut(*id) {
+                u.retire_if_idle(&mut self.shared);
+            }
+        }
+    }
+
     fn on_drain(&mut self, grace: Duration) {
+        if self.shared.drained {
+            return;
+        }
         self.shared.drain = Some(self.shared.now.at.after(grace));
         self.each_downstream(Self::drain_one);
         for id in self.upstream_ids() {
@@ -189,11 +215,7 @@ impl Proxy {
 
     fn on_time(&mut self) {
         let now = self.shared.now.at;
-        if self
-            .shared
-            .drain
-            .is_some_and(|end| end <= now && self.links() > 0)
-        {
+        if !self.shared.drained && self.shared.drain.is_some_and(|end| end <= now) {
             self.end_drain();
         }
         while let Some(id) = self.shared.timers.pop(now) {
@@ -206,6 +228,7 @@ impl Proxy {
     }
 
     fn end_drain(&mut self) {
+        self.shared.drained = true;
         self.each_downstream(|proxy, id| {
             if let Some(d) = proxy.downstreams.get_mut(id) {
                 d.give_up(&mut proxy.upstreams, &mut proxy.shared);
@@ -213,7 +236,7 @@ impl Proxy {
         });
         for id in self.upstream_ids() {
             if let Some(u) = self.upstreams.get_mut(id) {
-                u.io.reset(&mut self.shared.actions);
+                u.let_go(&mut self.shared);
             }
         }
     }
@@ -259,7 +282,7 @@ impl Machine for Proxy {
             Input::Link(id, event) if id.is_accepted() => self.on_downstream(id, event),
             Input::Link(id, event) => self.on_upstream(id, event),
             Input::Snapshot(snapshot) => self.on_snapshot(snapshot),
-            Input::Svid(svid) => self.shared.world.set_svid(svid),
+            Input::Svid(svid) => self.on_svid(svid),
             Input::Drain { grace } => self.on_drain(grace),
             Input::Tick => {}
         }
@@ -277,7 +300,7 @@ impl Machine for Proxy {
         let drain = self
             .shared
             .drain
-            .filter(|end| *end > self.shared.now.at && self.links() > 0)
+            .filter(|_| !self.shared.drained && self.links() > 0)
             .map(|at| Deadline {
                 at,
                 why: "drain grace",

@@ -95,6 +95,9 @@ mod who {
 /// Longer than every timeout that a proxy or a kernel has.
 const LONG: Duration = Duration::from_secs(4 * 3600);
 
+/// Longer than the patience of every client and of the kernel: what is still under way then is stuck.
+const SETTLED: Duration = Duration::from_secs(20 * 60);
+
 /// The seed of run `number` under `base`, which is a number or any text: no two runs of one base share it, and neighbours
 /// have nothing in common.
 pub fn seed_of(base: &str, number: u64) -> u64 {
@@ -115,8 +118,10 @@ pub fn run(seed: u64, profile: Option<Profile>, trace: Trace) -> Outcome {
     let mut world: Sim = World::new(seed, plan.weather.clone(), trace);
     let cast = Cast::new(seed, world.shared_clock());
     populate(&mut world, &plan, &cast);
+    world.exhaust(SETTLED);
+    let busy = judge::busy(&world);
     let over = world.exhaust(LONG);
-    judge::judge(&plan, &mut world, over)
+    judge::judge(&plan, &mut world, over, busy)
 }
 
 /// Everybody's certificates.
@@ -127,6 +132,8 @@ struct Cast {
     catalog: Identity,
     impostor: Identity,
     other: Identity,
+    /// Of front, catalog and impostor, for later.
+    renewed: [Identity; 3],
     foreigner: Identity,
     stranger: Identity,
     provider: Arc<CryptoProvider>,
@@ -153,6 +160,8 @@ impl Cast {
             impostor: issue("impostor"),
             other: issue("other"),
             foreigner: mesh.issue(&name("elsewhere.example", "front").uri(), BIRTH),
+            renewed: ["front", "catalog", "impostor"]
+                .map(|sa| mesh.issue(&name("cluster.local", sa).uri(), BIRTH)),
             stranger: elsewhere.issue(&name("cluster.local", "front").uri(), BIRTH),
             mesh,
             provider: crypto::provider(seed ^ 0x5eed),
@@ -197,8 +206,8 @@ fn populate(world: &mut Sim, plan: &Plan, cast: &Cast) {
         let crypto = crypto::crypto(cast.seed ^ (index as u64 + 1) << 32);
         let proxy = Proxy::new(seeds.seed(), crypto, clock.read(Instant(0)));
         world.add_process(Inspected::new(proxy), ip, clock);
-        let svid = svid(identity, &cast.mesh, BIRTH);
-        world.inject(index, Input::Svid(svid), Duration::ZERO);
+        let first = svid(identity, &cast.mesh, BIRTH);
+        world.inject(index, Input::Svid(first), Duration::ZERO);
         for (version, rules) in (1..).zip(&plan.versions) {
             let snapshot = sites(rules)[index].snapshot(
                 &Rules::read(&rules.rules()).expect("policies of ours are valid"),
@@ -209,6 +218,15 @@ fn populate(world: &mut Sim, plan: &Plan, cast: &Cast) {
                 _ => plan.change_at[index],
             };
             world.inject(index, Input::Snapshot(snapshot), delay);
+        }
+        if let Some(delay) = plan.renew_at[index] {
+            let renewed = svid(&cast.renewed[index], &cast.mesh, BIRTH);
+            world.inject(index, Input::Svid(renewed), delay);
+        }
+        if let Some((process, delay, skew)) = plan.clock_jump
+            && process == index
+        {
+            world.set_clock(index, WallClock::skewed(skew), delay);
         }
         if let Some(delay) = plan.drain_at {
             let grace = Duration::from_secs(5);
@@ -284,7 +302,12 @@ fn target(conn: &ConnPlan) -> SocketAddr {
 
 /// front, catalog and impostor.
 fn sites(rules: &Version) -> [Site; 3] {
-    let san = name("cluster.local", "catalog").uri();
+    let expected = if rules.expects_other {
+        "other"
+    } else {
+        "catalog"
+    };
+    let san = name("cluster.local", expected).uri();
     let call = |service: SocketAddr, host: &str, upstream, kind| {
         let port = service.port();
         Call {

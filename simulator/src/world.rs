@@ -61,6 +61,7 @@ enum Event {
     Net(NetEvent),
     Tick(Node, Instant),
     Input(usize, Input),
+    Clock(usize, WallClock),
 }
 
 #[derive(Debug)]
@@ -217,6 +218,12 @@ where
         self.schedule(at, Event::Input(process, input));
     }
 
+    /// The wall clock of `process` is `clock` after `delay`, whatever it was; timers do not notice.
+    pub fn set_clock(&mut self, process: usize, clock: WallClock, delay: Duration) {
+        let at = self.now.after(delay);
+        self.schedule(at, Event::Clock(process, clock));
+    }
+
     /// Lets a script act on `peer` at this instant.
     pub fn poke<R>(
         &mut self,
@@ -313,6 +320,10 @@ where
             Event::Input(process, input) => {
                 self.traffic -= 1;
                 self.drive(process, input);
+            }
+            Event::Clock(process, clock) => {
+                self.traffic -= 1;
+                self.place(Node::Process(process)).clock = clock;
             }
             Event::Tick(node, at) => {
                 let place = self.place(node);
@@ -445,7 +456,7 @@ where
     fn schedule(&mut self, at: Instant, event: Event) {
         self.traffic += usize::from(match &event {
             Event::Net(event) => is_traffic(event),
-            Event::Input(..) => true,
+            Event::Input(..) | Event::Clock(..) => true,
             Event::Tick(..) => false,
         });
         self.sequence += 1;

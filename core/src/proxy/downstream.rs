@@ -9,13 +9,14 @@ use super::http::HttpSide;
 use super::link::{Io, Wire, flush};
 use super::opaque::OpaqueSide;
 use super::upstream::Upstream;
-use super::world::Place;
+use super::world::{Place, World};
 use super::{Proxy, Route, Shared};
 use crate::accept::{self, Accept, FirstBytes, Mode, PortKind};
 use crate::clock::Deadline;
 use crate::id::{LinkId, Table};
 use crate::limits;
 use crate::link::{Buf, Entry, LinkEvent};
+use crate::snapshot::InboundPort;
 use crate::telemetry::record::Flags;
 use crate::tls::ChainKind;
 use crate::tls::{PeerCertificate, Session, TlsEvent};
@@ -23,6 +24,8 @@ use crate::tls::{Sniff, sniff};
 
 /// Why of the deadline after which plain bytes that are no HTTP are assumed (S-27).
 const DETECTION: &str = "protocol detection";
+/// Why of the deadline of a link that may be silent: no byte has come yet.
+const SILENCE: &str = "first bytes";
 
 #[derive(Debug)]
 pub(super) struct Downstream {
@@ -60,6 +63,16 @@ impl Facts {
     pub(super) fn principal(&self) -> Option<&str> {
         self.certificate.as_ref().map(|c| c.id.principal())
     }
+
+    /// Whether a connection that was accepted before would still be: by its port's mode, and by the trust domain of the peer
+    /// (S-31).
+    pub(super) fn still_fit(&self, port: &InboundPort, world: &World) -> bool {
+        accept::still_takes(port.mode, self.certificate.is_some())
+            && self.certificate.as_ref().is_none_or(|peer| {
+                let domains = &world.snapshot.trust_domains;
+                domains.iter().any(|d| d.as_str() == peer.id.trust_domain())
+            })
+    }
 }
 
 impl Proxy {
@@ -85,6 +98,7 @@ impl Proxy {
             }
             LinkEvent::Sent(n) => {
                 d.io.on_sent(n);
+                d.io.linger_on(shared.now.at, &mut shared.timers);
                 d.unblock_upstream(ups, shared);
                 d.go_on(ups, shared);
                 d.settle(ups, shared);
@@ -136,6 +150,9 @@ impl Proxy {
         let Some(d) = self.downstreams.get_mut(id) else {
             return;
         };
+        if self.shared.drained {
+            return d.give_up(&mut self.upstreams, &mut self.shared);
+        }
         d.begin(&mut self.upstreams, &mut self.shared);
         d.settle(&mut self.upstreams, &mut self.shared);
     }
@@ -157,11 +174,10 @@ impl Proxy {
         let Some(d) = self.downstreams.get_mut(id) else {
             return;
         };
-        let still = match (self.shared.world.place(d.facts.route), &d.wire) {
-            (None, _) => false,
-            (Some(Place::Outbound(_)), _) => true,
-            (Some(Place::Inbound(door)), Wire::Plain) => door.port.mode != Mode::Strict,
-            (Some(Place::Inbound(door)), Wire::Tls(_)) => door.port.mode != Mode::Disable,
+        let still = match self.shared.world.place(d.facts.route) {
+            None => false,
+            Some(Place::Outbound(_)) => true,
+            Some(Place::Inbound(door)) => d.facts.still_fit(&door.port, &self.shared.world),
         };
         if !still {
             self.drain_one(id);
@@ -204,9 +220,7 @@ impl Downstream {
                 let (span, why) = match (door.port.mode, door.port.detection_timeout) {
                     (Mode::Strict, _) => (limits::HANDSHAKE_TIMEOUT, "tls handshake"),
                     (Mode::Permissive | Mode::Disable, Some(timeout)) => (timeout, DETECTION),
-                    (Mode::Permissive | Mode::Disable, None) => {
-                        (limits::IDLE_TIMEOUT, "first bytes")
-                    }
+                    (Mode::Permissive | Mode::Disable, None) => (limits::IDLE_TIMEOUT, SILENCE),
                 };
                 self.deadline(
                     Some(Deadline {
@@ -253,20 +267,10 @@ impl Downstream {
                     shared.stats.limited += 1;
                     return self.refuse(shared);
                 }
-                if self
-                    .io
-                    .timer
-                    .due()
-                    .is_none_or(|due| due.why == "first bytes")
-                {
+                if self.io.timer.due().is_none_or(|due| due.why == SILENCE) {
                     let at = shared.now.at.after(limits::HANDSHAKE_TIMEOUT);
-                    self.deadline(
-                        Some(Deadline {
-                            at,
-                            why: "first bytes",
-                        }),
-                        shared,
-                    );
+                    let why = "rest of the first bytes";
+                    self.deadline(Some(Deadline { at, why }), shared);
                 }
                 self.stage = Stage::Sniffing(held);
             }
@@ -312,6 +316,28 @@ impl Downstream {
         }
     }
 
+    /// S-27: who said nothing that decides in time is taken for plain text that is no HTTP, by the port as it is now.
+    fn after_silence(
+        &mut self,
+        held: Buf,
+        ups: &mut Table<LinkId, Box<Upstream>>,
+        shared: &mut Shared,
+    ) {
+        let Some(Place::Inbound(door)) = shared.world.place(self.facts.route) else {
+            return self.refuse(shared);
+        };
+        match accept::after_silence(door.port.mode, door.port.kind) {
+            Accept::Http => self.become_http(shared),
+            Accept::Tcp | Accept::PassThrough => self.become_opaque(ups, shared),
+            Accept::TerminateHttp | Accept::TerminateTcp | Accept::NeedMore | Accept::Reset => {
+                return self.refuse(shared);
+            }
+        }
+        if !held.is_empty() {
+            self.open_wire(held, ups, shared);
+        }
+    }
+
     /// Bytes of the transport become plaintext, and plaintext finds its reader.
     fn open_wire(
         &mut self,
@@ -348,7 +374,8 @@ impl Downstream {
                 if result.is_err() {
                     shared.stats.handshake_failures +=
                         u64::from(matches!(stage, Stage::Shaking(_)));
-                    // The alert is on its way out; nothing of the peer is read any more.
+                    // The alert is on its way out; nothing of the peer is read any more, and nothing else can be sealed.
+                    self.io.drop_plain();
                     self.abandon(ups, shared);
                     self.finish();
                 }
@@ -383,12 +410,20 @@ impl Downstream {
 
     fn on_eof(&mut self, ups: &mut Table<LinkId, Box<Upstream>>, shared: &mut Shared) {
         let Self {
-            io, facts, stage, ..
+            wire,
+            io,
+            facts,
+            stage,
         } = self;
         match stage {
             Stage::Sniffing(_) | Stage::Shaking(_) => {
                 shared.stats.handshake_failures += u64::from(matches!(stage, Stage::Shaking(_)));
                 self.finish();
+            }
+            // Without close_notify the end of a TLS stream proves nothing (RFC 8446 §6.1): the application must not take what
+            // it has for the whole.
+            Stage::Opaque(opaque) if matches!(wire, Wire::Tls(_)) && opaque.awaits_client() => {
+                self.give_up(ups, shared);
             }
             Stage::Http(_) | Stage::Opaque(_) => end_plaintext(io, facts, stage, ups, shared),
             Stage::Lingering => {}
@@ -403,12 +438,8 @@ impl Downstream {
     ) {
         match &mut self.stage {
             Stage::Sniffing(held) if due.why == DETECTION => {
-                // S-27: who said nothing in time is taken for a server-first protocol in plain text.
                 let held = mem::take(held);
-                self.become_opaque(ups, shared);
-                if !held.is_empty() {
-                    self.open_wire(held, ups, shared);
-                }
+                self.after_silence(held, ups, shared);
             }
             Stage::Sniffing(_) | Stage::Shaking(_) | Stage::Lingering => {
                 shared.stats.limited += u64::from(!matches!(self.stage, Stage::Lingering));
@@ -418,8 +449,8 @@ impl Downstream {
                 shared.stats.limited += 1;
                 http.on_time(&mut self.io, &self.facts, ups, shared);
             }
-            Stage::Opaque(_) => {
-                shared.stats.limited += 1;
+            Stage::Opaque(opaque) => {
+                shared.stats.limited += u64::from(!opaque.is_over());
                 self.give_up(ups, shared);
             }
         }
@@ -452,13 +483,17 @@ impl Downstream {
         if self.io.is_full() {
             return;
         }
-        let upstream = match &self.stage {
+        if let Some(u) = self.upstream().and_then(|id| ups.get_mut(id)) {
+            u.grant(true, shared);
+        }
+    }
+
+    /// The upstream link of the exchange under way.
+    pub(super) fn upstream(&self) -> Option<LinkId> {
+        match &self.stage {
             Stage::Http(http) => http.upstream(),
             Stage::Opaque(opaque) => opaque.upstream(),
             Stage::Sniffing(_) | Stage::Shaking(_) | Stage::Lingering => None,
-        };
-        if let Some(u) = upstream.and_then(|id| ups.get_mut(id)) {
-            u.grant(true, shared);
         }
     }
 
@@ -486,9 +521,8 @@ impl Downstream {
                 self.io.grant(limits::READ_HEAD, &mut shared.actions)
             }
             Stage::Lingering => {
-                if ending && self.io.timer.due().is_none_or(|d| d.why != "linger") {
-                    let at = shared.now.at.after(limits::LINGER_TIMEOUT);
-                    self.deadline(Some(Deadline { at, why: "linger" }), shared);
+                if ending {
+                    self.io.linger(shared.now.at, &mut shared.timers);
                 }
                 self.io.grant(limits::READ_BODY, &mut shared.actions);
             }
@@ -525,6 +559,10 @@ impl Downstream {
             matches!(self.wire, Wire::Tls(_)) || self.facts.certificate.is_none(),
             "identity comes from TLS alone"
         );
+        if let Some(u) = self.upstream().and_then(|id| ups.get(id)) {
+            let serves = u.serves();
+            assert_eq!(serves, Some(self.io.id), "{:?} serves who uses it", u.io.id);
+        }
         if self.io.is_reset() || self.io.has_eof() {
             return;
         }
@@ -577,7 +615,7 @@ fn end_plaintext(
             }
         }
         Stage::Opaque(opaque) => {
-            if opaque.take_held(io, facts, ups, shared) {
+            if opaque.take_end(io, facts, ups, shared) {
                 opaque.end_of_downstream(ups, shared);
             } else {
                 *stage = Stage::Lingering;

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use super::Action;
+use crate::clock::{Deadline, Instant};
 use crate::id::LinkId;
 use crate::limits;
 use crate::link::{Buf, LinkCommand};
-use crate::timer::Timer;
+use crate::timer::{Timer, Timers};
 use crate::tls::Session;
 
 /// Plaintext of at least this many bytes is sealed where it lies; less is gathered first, so that a head and a small body
@@ -14,6 +15,8 @@ use crate::tls::Session;
 const SEAL_DIRECTLY: usize = 4 * 1024;
 /// An acknowledgement is asked for after so many bytes.
 const ACK_EVERY: usize = limits::UNACKED_MAX / 2;
+/// Why of the deadline of a link that only waits for the peer's end.
+const LINGER: &str = "linger";
 
 /// Bytes on the link <-> plaintext.
 #[derive(Debug)]
@@ -128,6 +131,11 @@ impl Io {
         &mut self.plain
     }
 
+    /// Forgets what was gathered in this turn.
+    pub(super) fn drop_plain(&mut self) {
+        self.plain = Buf::default();
+    }
+
     /// Lends the place for ready bytes to a TLS endpoint that answers by itself.
     pub(super) fn take_sealed(&mut self) -> Buf {
         std::mem::take(&mut self.sealed)
@@ -154,10 +162,40 @@ impl Io {
         }
     }
 
+    /// Waits for the peer's end, which is all that can still come, and not for ever: a reset follows, and takes with it what
+    /// the peer has not got, in the kernel too. So a peer that may still be taking bytes of ours has as long as one that
+    /// owes us bytes.
+    pub(super) fn linger(&mut self, now: Instant, timers: &mut Timers) {
+        if !self.lingers() {
+            let span = if self.unacked > 0 {
+                limits::BODY_TIMEOUT
+            } else {
+                limits::LINGER_TIMEOUT
+            };
+            self.set_linger(now.after(span), timers);
+        }
+    }
+
+    pub(super) fn lingers(&self) -> bool {
+        self.timer.due().is_some_and(|due| due.why == LINGER)
+    }
+
+    /// The kernel took bytes: the peer is slow, not gone.
+    pub(super) fn linger_on(&mut self, now: Instant, timers: &mut Timers) {
+        if self.lingers() {
+            self.set_linger(now.after(limits::BODY_TIMEOUT), timers);
+        }
+    }
+
+    fn set_linger(&mut self, at: Instant, timers: &mut Timers) {
+        let due = Deadline { at, why: LINGER };
+        timers.set(&mut self.timer, self.id, Some(due));
+    }
+
     fn send(&mut self, bytes: Buf, actions: &mut VecDeque<Action>) {
         self.unacked += bytes.len();
         self.unasked += bytes.len();
-        let ack = self.unasked >= ACK_EVERY;
+        let ack = self.unasked >= ACK_EVERY || self.ending == Ending::Finishing;
         if ack {
             self.unasked = 0;
         }
@@ -184,8 +222,15 @@ pub(super) fn write(wire: &mut Wire, io: &mut Io, bytes: &[u8]) {
 
 /// Hands over what was written in this turn, and the end of our direction if it was asked for.
 pub(super) fn flush(wire: &mut Wire, io: &mut Io, actions: &mut VecDeque<Action>) {
-    if io.ending == Ending::Reset {
-        return;
+    match io.ending {
+        Ending::Open | Ending::Finishing => {}
+        // What a TLS endpoint says by itself behind our end, say an alert, has no place in the stream any more.
+        Ending::Finished => {
+            io.plain = Buf::default();
+            io.sealed = Buf::default();
+            return;
+        }
+        Ending::Reset => return,
     }
     match wire {
         Wire::Plain => {

@@ -8,6 +8,7 @@ use super::exchange::{Account, Right, Stage};
 use super::link::{Io, Wire, write};
 use super::upstream::{Upstream, open};
 use super::world::Place;
+use crate::accept::PortKind;
 use crate::clock::Deadline;
 use crate::decide::{self, Caller};
 use crate::id::{LinkId, Table};
@@ -90,6 +91,22 @@ impl OpaqueSide {
         self.unseen = Some(Buf::default());
     }
 
+    /// The client has not finished its direction.
+    pub(super) fn awaits_client(&self) -> bool {
+        self.client == Half::Open
+    }
+
+    /// The application has not finished its direction.
+    pub(super) fn awaits_server(&self) -> bool {
+        self.server == Half::Open
+    }
+
+    /// Nothing can be carried any more in either direction.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Answered)
+            || (self.client == Half::Passed && self.server == Half::Passed)
+    }
+
     pub(super) fn upstream(&self) -> Option<LinkId> {
         self.stage.upstream()
     }
@@ -133,8 +150,9 @@ impl OpaqueSide {
         self.pass(bytes, io, facts, ups, shared)
     }
 
-    /// The client ended: what was held is no ClientHello.
-    pub(super) fn take_held(
+    /// The client ended: what was held is no ClientHello, and an end is something that it says, so it is judged like bytes.
+    /// False: the link is refused.
+    pub(super) fn take_end(
         &mut self,
         io: &mut Io,
         facts: &Facts,
@@ -143,7 +161,7 @@ impl OpaqueSide {
     ) -> bool {
         match self.unseen.take() {
             Some(held) if !held.is_empty() => self.pass(&held, io, facts, ups, shared),
-            Some(_) | None => true,
+            Some(_) | None => self.judge(io, facts, ups, shared),
         }
     }
 
@@ -189,9 +207,18 @@ impl OpaqueSide {
         if matches!(right, Right::Permit(_)) {
             return true;
         }
-        let Some(Place::Inbound(door)) = shared.world.place(facts.route) else {
-            self.refuse(None, io, ups, shared);
-            return false;
+        let door = match shared.world.place(facts.route) {
+            Some(Place::Inbound(door))
+                if facts.still_fit(&door.port, &shared.world)
+                    && door.port.kind != PortKind::Http =>
+            {
+                door
+            }
+            // The port is another one since the connection was accepted.
+            _ => {
+                self.no_chain(io, ups, shared);
+                return false;
+            }
         };
         let mut audited = Vec::new();
         let caller = Caller {
@@ -215,7 +242,7 @@ impl OpaqueSide {
                 true
             }
             Err(denial) => {
-                self.refuse(Some(denial.details), io, ups, shared);
+                self.refuse(denial.details, io, ups, shared);
                 false
             }
         }
@@ -239,13 +266,7 @@ impl OpaqueSide {
         io.reset(&mut shared.actions);
     }
 
-    fn refuse(
-        &mut self,
-        details: Option<String>,
-        io: &mut Io,
-        ups: &mut Upstreams,
-        shared: &mut Shared,
-    ) {
+    fn refuse(&mut self, details: String, io: &mut Io, ups: &mut Upstreams, shared: &mut Shared) {
         shared.stats.denied += 1;
         if let Some(u) = self.stage.upstream().and_then(|id| ups.get_mut(id)) {
             if let Some(account) = &mut self.account {
@@ -255,7 +276,7 @@ impl OpaqueSide {
             u.let_go(shared);
         }
         if let Some(account) = &mut self.account {
-            account.note(|r| r.termination = details);
+            account.note(|r| r.termination = Some(details));
         }
         self.stage = Stage::Answered;
         self.close(shared);
@@ -297,6 +318,7 @@ impl OpaqueSide {
     }
 
     pub(super) fn on_connected(&mut self, u: &mut Upstream, shared: &mut Shared) {
+        u.opaque = true;
         self.stage = match mem::replace(&mut self.stage, Stage::Answered) {
             Stage::Connecting {
                 right,
@@ -371,12 +393,15 @@ impl OpaqueSide {
     }
 
     pub(super) fn grant(&mut self, io: &mut Io, ups: &Upstreams, shared: &mut Shared) {
-        let at = shared.now.at.after(limits::IDLE_TIMEOUT);
-        let due = Deadline {
-            at,
-            why: "opaque bytes",
-        };
-        shared.timers.set(&mut io.timer, io.id, Some(due));
+        if self.is_over() {
+            io.linger(shared.now.at, &mut shared.timers);
+        } else {
+            let due = Deadline {
+                at: shared.now.at.after(limits::IDLE_TIMEOUT),
+                why: "opaque bytes",
+            };
+            shared.timers.set(&mut io.timer, io.id, Some(due));
+        }
         if self.client != Half::Open {
             // Only the end of the transport can still come; it is wanted, so that the link can be closed.
             io.grant(limits::READ_HEAD, &mut shared.actions);

@@ -26,8 +26,12 @@ pub(super) struct Upstream {
     pub(super) receiver: Receiver,
     /// The answer under way has begun, and whether another may follow it.
     answer: Option<KeepAlive>,
+    /// Its bytes are no answer: they flow as they come.
+    pub(super) opaque: bool,
     cluster: ClusterId,
     serial: u64,
+    /// [`World::trust`](super::world::World::trust) when its handshake began.
+    trust: u64,
     state: State,
 }
 
@@ -98,8 +102,10 @@ pub(super) fn open(
         local: None,
         receiver: Receiver::responses(),
         answer: None,
+        opaque: false,
         cluster,
         serial,
+        trust: 0,
         state: State::Connecting(downstream),
     }));
     let u = ups.get_mut(id)?;
@@ -140,6 +146,7 @@ impl Proxy {
             }
             LinkEvent::Sent(n) => {
                 u.io.on_sent(n);
+                u.io.linger_on(shared.now.at, &mut shared.timers);
                 if let State::Serving(downstream) = u.state
                     && !u.io.is_full()
                 {
@@ -154,6 +161,7 @@ impl Proxy {
                 let Some(mut u) = self.upstreams.remove(id) else {
                     return;
                 };
+                u.forget_pooled(shared);
                 shared.timers.forget(&mut u.io.timer, id);
                 self.on_upstream_closed(*u, cause);
             }
@@ -189,6 +197,7 @@ impl Proxy {
             return;
         };
         let shared = &mut self.shared;
+        u.trust = shared.world.trust;
         let tls = shared
             .world
             .cluster(u.cluster)
@@ -245,7 +254,7 @@ impl Proxy {
             }
         }
         u.flush(shared);
-        u.io.grant(limits::READ_HEAD, &mut shared.actions);
+        u.grant(true, shared);
         self.settle_downstream(downstream);
     }
 
@@ -319,7 +328,9 @@ impl Proxy {
         if let Some(failure) = failure {
             let shaking = matches!(u.state, State::Shaking(_));
             // The alert goes out; then the link is finished.
+            u.forget_pooled(shared);
             u.state = State::Closing;
+            u.io.drop_plain();
             u.io.finish();
             u.flush(shared);
             u.linger(shared);
@@ -397,6 +408,10 @@ impl Proxy {
                     return u.let_go(shared);
                 };
                 match &mut d.stage {
+                    Stage::Opaque(opaque) if !whole && opaque.awaits_server() => {
+                        u.let_go(shared);
+                        opaque.upstream_closed(CloseCause::Reset, &mut d.io, shared);
+                    }
                     Stage::Opaque(opaque) => opaque.end_of_upstream(&mut d.io),
                     Stage::Http(http) => {
                         let ended = if whole {
@@ -583,7 +598,7 @@ impl Upstream {
     pub(super) fn grant(&mut self, wanted: bool, shared: &mut Shared) {
         match self.state {
             State::Serving(_) if wanted => {
-                let size = if self.answer.is_some() {
+                let size = if self.answer.is_some() || self.opaque {
                     limits::READ_BODY
                 } else {
                     limits::READ_HEAD
@@ -601,10 +616,11 @@ impl Upstream {
     fn pool(&mut self, shared: &mut Shared) {
         let id = self.io.id;
         let at = shared.now.at.after(limits::POOL_IDLE);
+        let (serial, trust, trust_now) = (self.serial, self.trust, shared.world.trust);
         let room = shared
             .world
             .cluster(self.cluster)
-            .filter(|c| c.serial == self.serial && c.idle.len() < limits::POOL_MAX);
+            .filter(|c| c.keeps(serial, trust, trust_now));
         if let Some(cluster) = room {
             cluster.idle.push(id);
             self.state = State::Idle;
@@ -647,12 +663,7 @@ impl Upstream {
     }
 
     fn linger(&mut self, shared: &mut Shared) {
-        let at = shared.now.at.after(limits::LINGER_TIMEOUT);
-        shared.timers.set(
-            &mut self.io.timer,
-            self.io.id,
-            Some(Deadline { at, why: "linger" }),
-        );
+        self.io.linger(shared.now.at, &mut shared.timers);
         self.io.grant(limits::READ_HEAD, &mut shared.actions);
     }
 
@@ -682,9 +693,11 @@ impl Upstream {
 
     pub(super) fn check(&self, downstreams: &Table<LinkId, Box<Downstream>>) {
         if let Some(d) = self.serves() {
-            assert!(
-                downstreams.get(d).is_some(),
-                "{:?} serves a link that is there",
+            let uses = downstreams.get(d).and_then(|d| d.upstream());
+            assert_eq!(
+                uses,
+                Some(self.io.id),
+                "{:?} serves a link that uses it",
                 self.io.id
             );
         }

@@ -1,6 +1,6 @@
 //! What changes together: the snapshot, the identity, the TLS settings built from both, and the pools of upstream links.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Route;
 use crate::accept::PortKind;
 use crate::id::LinkId;
+use crate::limits;
 use crate::snapshot::{self, InboundPort, OutboundPort, Snapshot};
 use crate::spiffe::Svid;
 use crate::tls::ClientTls;
@@ -27,8 +28,20 @@ pub(super) struct Cluster {
     /// `None` with `key.tls` set: there is no usable identity, so nothing can be opened.
     pub(super) tls: Option<Arc<ClientTls>>,
     pub(super) connect_timeout: Duration,
+    /// Some port of the snapshot leads here. If none does, nothing is kept.
+    in_use: bool,
     /// Links without a request; the one used last comes first.
     pub(super) idle: Vec<LinkId>,
+}
+
+impl Cluster {
+    /// A link of the cluster `serial` may wait here for another request. `trust`: [`World::trust`] when it was set up.
+    pub(super) fn keeps(&self, serial: u64, trust: u64, now: u64) -> bool {
+        self.serial == serial
+            && self.in_use
+            && (self.key.tls.is_none() || trust == now)
+            && self.idle.len() < limits::POOL_MAX
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +50,26 @@ pub(super) struct ClusterKey {
     pub(super) from: Option<IpAddr>,
     pub(super) tls: Option<snapshot::ClientTls>,
     http: bool,
+}
+
+impl ClusterKey {
+    fn inbound(port: &InboundPort) -> Self {
+        Self {
+            to: port.upstream,
+            from: port.from,
+            tls: None,
+            http: port.kind != PortKind::Tcp,
+        }
+    }
+
+    fn outbound(port: &OutboundPort) -> Self {
+        Self {
+            to: port.upstream,
+            from: None,
+            tls: port.tls.clone(),
+            http: port.kind != PortKind::Tcp,
+        }
+    }
 }
 
 /// A port and the cluster that it leads to.
@@ -105,6 +138,8 @@ pub(super) struct World {
     outbound: BTreeMap<SocketAddr, Door<OutboundPort>>,
     pub(super) clusters: Vec<Cluster>,
     serial: u64,
+    /// Grows when our identity or the roots that we believe change, and not when the certificate is merely a new one.
+    pub(super) trust: u64,
 }
 
 impl World {
@@ -119,6 +154,7 @@ impl World {
             outbound: BTreeMap::new(),
             clusters: Vec::new(),
             serial: 0,
+            trust: 0,
         }
     }
 
@@ -138,15 +174,36 @@ impl World {
     pub(super) fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Vec<LinkId> {
         self.inbound.clear();
         self.outbound.clear();
-        let mut in_use = vec![false; self.clusters.len()];
+        // What stays is known before anything is taken over.
+        let mut wanted = BTreeSet::new();
+        wanted.extend(
+            snapshot
+                .inbound
+                .values()
+                .map(|port| ClusterKey::inbound(port)),
+        );
+        wanted.extend(
+            snapshot
+                .outbound
+                .values()
+                .map(|port| ClusterKey::outbound(port)),
+        );
+        let (mut places, mut free) = (BTreeMap::new(), Vec::new());
+        let mut orphans = Vec::new();
+        for (cluster, id) in self.clusters.iter_mut().zip(0..) {
+            cluster.in_use = wanted.contains(&cluster.key);
+            if cluster.in_use {
+                places.insert(cluster.key.clone(), id);
+            } else {
+                orphans.append(&mut cluster.idle);
+                free.push(id);
+            }
+        }
+        // The first free place is taken first.
+        free.reverse();
         for (number, port) in &snapshot.inbound {
-            let key = ClusterKey {
-                to: port.upstream,
-                from: port.from,
-                tls: None,
-                http: port.kind != PortKind::Tcp,
-            };
-            let cluster = self.find_cluster(key, port.connect_timeout, &mut in_use);
+            let key = ClusterKey::inbound(port);
+            let cluster = self.find_cluster(key, port.connect_timeout, &mut places, &mut free);
             self.inbound.insert(
                 *number,
                 Door {
@@ -156,14 +213,8 @@ impl World {
             );
         }
         for (address, port) in &snapshot.outbound {
-            let http = port.kind != PortKind::Tcp;
-            let key = ClusterKey {
-                to: port.upstream,
-                from: None,
-                tls: port.tls.clone(),
-                http,
-            };
-            let cluster = self.find_cluster(key, port.connect_timeout, &mut in_use);
+            let key = ClusterKey::outbound(port);
+            let cluster = self.find_cluster(key, port.connect_timeout, &mut places, &mut free);
             self.outbound.insert(
                 *address,
                 Door {
@@ -172,19 +223,22 @@ impl World {
                 },
             );
         }
-        let mut orphans = Vec::new();
-        for (cluster, used) in self.clusters.iter_mut().zip(in_use) {
-            if !used {
-                orphans.append(&mut cluster.idle);
-            }
-        }
         self.snapshot = snapshot;
         self.rebuild_server();
         orphans
     }
 
-    /// Takes over an identity. Links stay; new handshakes use it (S-94).
-    pub(super) fn set_svid(&mut self, svid: Arc<Svid>) {
+    /// Takes over an identity. Links stay; new handshakes use it (S-94). Returns pooled links that were set up as somebody
+    /// else, or under roots that are not those of now: no new request may go out on them.
+    pub(super) fn set_svid(&mut self, svid: Arc<Svid>) -> Vec<LinkId> {
+        let mut orphans = Vec::new();
+        let is_renewal = |old: &Arc<Svid>| old.id == svid.id && old.bundle == svid.bundle;
+        if !self.svid.as_ref().is_some_and(is_renewal) {
+            self.trust += 1;
+            for cluster in self.clusters.iter_mut().filter(|c| c.key.tls.is_some()) {
+                orphans.append(&mut cluster.idle);
+            }
+        }
         self.svid = Some(svid);
         self.rebuild_server();
         for i in 0..self.clusters.len() {
@@ -196,50 +250,45 @@ impl World {
                 cluster.tls = tls;
             }
         }
+        orphans
     }
 
+    /// The place of a cluster: its own, one of the `free` ones, or a new one.
     fn find_cluster(
         &mut self,
         key: ClusterKey,
         connect_timeout: Duration,
-        in_use: &mut Vec<bool>,
+        places: &mut BTreeMap<ClusterKey, ClusterId>,
+        free: &mut Vec<ClusterId>,
     ) -> ClusterId {
-        let found = self.clusters.iter().position(|c| c.key == key);
-        let at = found.unwrap_or_else(|| {
-            let tls = self.client_tls(&key);
-            // A place that no port leads to any more and that holds no link is taken over.
-            let free = self
-                .clusters
-                .iter()
-                .zip(in_use.iter())
-                .position(|(c, used)| !used && c.idle.is_empty());
-            self.serial += 1;
-            let fresh = Cluster {
-                key,
-                serial: self.serial,
-                tls,
-                connect_timeout,
-                idle: Vec::new(),
-            };
-            match free.and_then(|at| self.clusters.get_mut(at).map(|place| (at, place))) {
-                Some((at, place)) => {
-                    *place = fresh;
-                    at
-                }
-                None => {
-                    self.clusters.push(fresh);
-                    in_use.push(false);
-                    self.clusters.len() - 1
-                }
+        if let Some(id) = places.get(&key) {
+            if let Some(cluster) = self.cluster(*id) {
+                cluster.connect_timeout = connect_timeout;
             }
-        });
-        if let Some(cluster) = self.clusters.get_mut(at) {
-            cluster.connect_timeout = connect_timeout;
+            return *id;
         }
-        if let Some(used) = in_use.get_mut(at) {
-            *used = true;
-        }
-        ClusterId::try_from(at).expect("fewer than 2^32 clusters")
+        self.serial += 1;
+        let fresh = Cluster {
+            tls: self.client_tls(&key),
+            key: key.clone(),
+            serial: self.serial,
+            connect_timeout,
+            in_use: true,
+            idle: Vec::new(),
+        };
+        let taken = free.pop();
+        let id = match taken.and_then(|id| self.cluster(id).map(|place| (id, place))) {
+            Some((id, place)) => {
+                *place = fresh;
+                id
+            }
+            None => {
+                self.clusters.push(fresh);
+                ClusterId::try_from(self.clusters.len() - 1).expect("fewer than 2^32 clusters")
+            }
+        };
+        places.insert(key, id);
+        id
     }
 
     fn rebuild_server(&mut self) {

@@ -9,7 +9,8 @@ use meshward_core::api::peer_authentication::Mode;
 
 use super::actors::{Actor, App, Talk};
 use super::plan::{
-    Caller, Leave, Plan, Profile, Service, TCP_ID, Version, answer_of, body_of, id_in, id_of_target,
+    Caller, ConnPlan, Leave, Plan, Profile, Service, TCP_ID, Version, answer_of, body_of, id_in,
+    id_of_target,
 };
 use super::{Outcome, Sim, who};
 use crate::http::Message;
@@ -25,9 +26,10 @@ struct Fate {
 }
 
 impl Fate {
-    fn of(plan: &Plan, caller: Caller, target: Option<&str>) -> Self {
+    fn of(plan: &Plan, conn: &ConnPlan, target: Option<&str>) -> Self {
         let mut fate = Self::default();
-        let all = || plan.versions.iter();
+        let caller = conn.caller;
+        let all = || plan.versions_at(conn.at).iter();
         for front in all() {
             for accept in all() {
                 for policy in all() {
@@ -48,7 +50,7 @@ impl Fate {
     ) {
         // (speaks TLS, its certificate is accepted, it is `front`)
         let (tls, accepted, is_front) = match caller {
-            Caller::Sidecar => (front.mode != Mode::Disable, true, true),
+            Caller::Sidecar => (front.mode != Mode::Disable, !front.expects_other, true),
             Caller::SidecarToImpostor => (front.mode != Mode::Disable, false, false),
             Caller::Plain => (false, true, false),
             Caller::Tls { front } => (true, true, front),
@@ -76,8 +78,20 @@ impl Fate {
     }
 }
 
-pub(super) fn judge(plan: &Plan, world: &mut Sim, over: bool) -> Outcome {
+/// Every link of a proxy that still does something, and what, though every client has long given up.
+pub(super) fn busy(world: &Sim) -> Vec<String> {
     let mut found = Vec::new();
+    for (index, process) in world.processes().iter().enumerate() {
+        let proxy = process.machine().proxy();
+        let waits = proxy.pending();
+        let busy = waits.iter().filter(|line| !line.contains(" a request"));
+        found.extend(busy.map(|line| format!("p{index} is not done: {line}")));
+    }
+    found
+}
+
+pub(super) fn judge(plan: &Plan, world: &mut Sim, over: bool, busy: Vec<String>) -> Outcome {
+    let mut found = busy;
     if !over {
         found.push("something is still waiting after hours".to_owned());
     }
@@ -255,7 +269,7 @@ impl Talked<'_> {
         // After a refusal with a body under way, the connection may end.
         let mut may_end = false;
         for (i, request) in self.talk.plan.requests.iter().enumerate() {
-            let fate = Fate::of(self.plan, self.talk.plan.caller, Some(&request.target));
+            let fate = Fate::of(self.plan, &self.talk.plan, Some(&request.target));
             let id = request.id;
             if let Some(arrived) = self.seen.requests.get(&id) {
                 if !fate.passes {
@@ -290,7 +304,7 @@ impl Talked<'_> {
                 .get(i)
                 .is_some_and(|a| a.field("connection") == Some("close"));
         }
-        let fate = Fate::of(self.plan, self.talk.plan.caller, None);
+        let fate = Fate::of(self.plan, &self.talk.plan, None);
         if self.is_clean() && fate.no_connection && fate.is_certain() {
             self.unconnected();
         }
@@ -299,6 +313,9 @@ impl Talked<'_> {
     fn answer(&mut self, id: u64, fate: Fate, answer: &Message) {
         self.outcome.answered += 1;
         let status = answer.status();
+        if self.is_clean() && !answer.complete {
+            self.fault(format!("the answer to {id} was cut short"));
+        }
         match status {
             200 => {
                 if answer.field("x-sim-id") != Some(&id.to_string()) {
@@ -350,7 +367,7 @@ impl Talked<'_> {
 
     fn tcp(&mut self) {
         let request = &self.talk.plan.requests[0];
-        let fate = Fate::of(self.plan, self.talk.plan.caller, None);
+        let fate = Fate::of(self.plan, &self.talk.plan, None);
         let arrived = self.seen.streams.get(&request.id);
         if let Some(arrived) = arrived {
             if !fate.passes {

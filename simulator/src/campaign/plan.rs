@@ -42,6 +42,8 @@ pub struct Version {
     pub denies_admin: bool,
     /// ALLOW of the service account `front`, and so of nobody else.
     pub allows_front_alone: bool,
+    /// `front` expects a name of the catalog that it does not have (S-58).
+    pub expects_other: bool,
 }
 
 /// Who opens a connection, and how.
@@ -122,6 +124,10 @@ pub struct Plan {
     pub conns: Vec<ConnPlan>,
     pub manners: Manners,
     pub drain_at: Option<Duration>,
+    /// When front, catalog and impostor get a new certificate for the same name, which nobody notices (S-94).
+    pub renew_at: [Option<Duration>; 3],
+    /// Whose wall clock jumps when, to which skew in ms.
+    pub clock_jump: Option<(usize, Duration, i64)>,
 }
 
 impl Plan {
@@ -141,6 +147,7 @@ impl Plan {
                 mode: chance.pick(&[Mode::Strict, Mode::Strict, Mode::Permissive, Mode::Disable]),
                 denies_admin: chance.one_in(2),
                 allows_front_alone: chance.one_in(3),
+                expects_other: false,
             })
             .collect();
         let mut next_id = 1;
@@ -148,7 +155,7 @@ impl Plan {
         let conns = (0..count)
             .map(|_| conn(chance, storm, &mut next_id))
             .collect();
-        Self {
+        let mut plan = Self {
             seed,
             profile,
             weather: weather(chance, profile),
@@ -164,6 +171,46 @@ impl Plan {
             },
             drain_at: (storm && chance.one_in(5))
                 .then(|| Duration::from_millis(chance.within(0..=400))),
+            renew_at: [None; 3],
+            clock_jump: None,
+        };
+        plan.trouble(&mut Chance::new(seed, TROUBLE_CHANCE));
+        plan
+    }
+
+    /// Draws of their own, so that the rest of a plan stays what it was when its seed was written down.
+    fn trouble(&mut self, chance: &mut Chance) {
+        let soon = |chance: &mut Chance| Duration::from_millis(chance.within(0..=300));
+        self.renew_at = [0; 3].map(|_| chance.one_in(3).then(|| soon(chance)));
+        self.clock_jump = chance.one_in(3).then(|| {
+            let skew = chance.within(0..=60_000) as i64 - 30_000;
+            (chance.index(3), soon(chance), skew)
+        });
+        if let [_, last] = &mut self.versions[..] {
+            last.expects_other = chance.one_in(3);
+        }
+        if self.profile != Profile::Calm && chance.one_in(6) {
+            self.weather.bandwidth = 20_000;
+        }
+        for conn in self.conns.iter_mut().filter(|c| c.service == Service::Http) {
+            if let Some(last) = conn.requests.last_mut()
+                && !last.cut_short
+                && chance.one_in(3)
+            {
+                let at = last.wire.windows(2).position(|w| w == b"\r\n");
+                let at = at.expect("a request line ends") + 2;
+                last.wire
+                    .splice(at..at, b"Connection: close\r\n".iter().copied());
+            }
+        }
+    }
+
+    /// The versions that may be in force for a connection that begins at `at`: the last alone, once everybody has it.
+    pub fn versions_at(&self, at: Duration) -> &[Version] {
+        let everywhere = self.change_at.iter().all(|change| *change < at);
+        match &self.versions[..] {
+            [_, last @ ..] if everywhere && !last.is_empty() => last,
+            all => all,
         }
     }
 
@@ -186,8 +233,8 @@ impl fmt::Display for Plan {
         }
         writeln!(
             f,
-            "clocks {:?} ms, drain {:?}, {:?}",
-            self.skew_ms, self.drain_at, self.manners
+            "clocks {:?} ms, jump {:?}, renewals {:?}, drain {:?}, {:?}",
+            self.skew_ms, self.clock_jump, self.renew_at, self.drain_at, self.manners
         )?;
         for c in &self.conns {
             let (at, caller, service, leave) = (c.at, c.caller, c.service, c.leave);
@@ -334,6 +381,8 @@ fn request(chance: &mut Chance, service: Service, id: u64) -> RequestPlan {
     }
 }
 
+/// The purpose of the draws of [`Plan::trouble`].
+const TROUBLE_CHANCE: u64 = 5;
 /// Bytes of a TCP stream that tell which one it is.
 pub const TCP_ID: usize = 9;
 
