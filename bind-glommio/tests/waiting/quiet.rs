@@ -11,7 +11,7 @@ use meshward_core::clock::{Deadline, Now};
 use meshward_core::link::LinkEvent;
 use meshward_core::machine::Machine;
 use meshward_core::proxy::{Action, Input};
-use meshward_glommio::{Command, Driver, Unavailable, available};
+use meshward_glommio::{Command, Driver, Unavailable, available, spawn_shard};
 
 use crate::common::*;
 
