@@ -1,16 +1,19 @@
 //! `meshward sidecar`: runs the data plane of one workload from a static file.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
 use meshward_core::clock::UnixTime;
+use meshward_core::id::LinkId;
 use meshward_core::link::Entry;
 use meshward_core::proxy::Proxy;
 use meshward_core::sync::{Published, Reader};
+use meshward_core::telemetry::Record;
 use meshward_core::tls::Crypto;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -31,9 +34,18 @@ pub(crate) struct Arguments {
     /// What drives the sockets; auto is io_uring where the machine allows it.
     #[arg(long, value_enum, default_value_t = Runtime::Auto)]
     runtime: Runtime,
+    /// debug: say on stderr why links ended before their time.
+    #[arg(long, value_enum, default_value_t = LogLevel::Info)]
+    log_level: LogLevel,
     /// Read everything, say what is wrong, and stop.
     #[arg(long)]
     check: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogLevel {
+    Info,
+    Debug,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -63,10 +75,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let logs = Logs::open(&plan.logs, plan.encoding).map_err(Failure::Machine)?;
     let listeners = bind(&plan)?;
     match choose(arguments.runtime)? {
-        Chosen::Uring => serve::<uring::Uring>(&arguments.config, plan, listeners, logs, signals),
-        Chosen::Tokio => {
-            serve::<tokio_shards::Tokio>(&arguments.config, plan, listeners, logs, signals)
-        }
+        Chosen::Uring => serve::<uring::Uring>(&arguments, plan, listeners, logs, signals),
+        Chosen::Tokio => serve::<tokio_shards::Tokio>(&arguments, plan, listeners, logs, signals),
     }
 }
 
@@ -108,6 +118,13 @@ trait Shards: Sized {
 pub(crate) struct Seat {
     proxies: Vec<SeatProxy>,
     logs: Logs,
+    level: LogLevel,
+}
+
+/// What a shard says beside its traffic.
+struct Ears {
+    logs: Logs,
+    level: LogLevel,
 }
 
 struct SeatProxy {
@@ -142,7 +159,7 @@ fn bind(plan: &Plan) -> Result<Listeners, Failure> {
     Ok(all)
 }
 
-fn cannot_listen(name: &str, address: std::net::SocketAddr, error: &io::Error) -> Failure {
+fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> Failure {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
             "another process listens there: end it, or choose another address"
@@ -160,12 +177,13 @@ fn cannot_listen(name: &str, address: std::net::SocketAddr, error: &io::Error) -
 }
 
 fn serve<S: Shards>(
-    path: &Path,
+    arguments: &Arguments,
     mut plan: Plan,
     listeners: Listeners,
     logs: Logs,
     mut signals: Signals,
 ) -> Result<ExitCode, Failure> {
+    let path = arguments.config.as_path();
     let workers = u16::try_from(plan.workers).unwrap_or(u16::MAX);
     let (mut cells, mut readers) = (Vec::new(), Vec::new());
     for proxy in &plan.proxies {
@@ -195,6 +213,7 @@ fn serve<S: Shards>(
             Seat {
                 proxies,
                 logs: logs.clone(),
+                level: arguments.log_level,
             },
         )
         .map_err(|e| Failure::Machine(format!("worker {number} cannot start: {e}")))?;
@@ -302,10 +321,27 @@ macro_rules! shards {
         mod $module {
             use super::*;
             use $binding::{
-                Clock, Command, Destination, Driver, ProxyId, ShardHandle, spawn_shard,
+                Clock, Command, Destination, Driver, ProxyId, ShardHandle, Sink, spawn_shard,
             };
 
             pub(super) struct $name;
+
+            impl Sink for Ears {
+                fn record(&mut self, _: ProxyId, record: Box<Record>) {
+                    self.logs.write(&record);
+                }
+
+                fn listener_failed(&mut self, _: ProxyId, listener: SocketAddr, error: &io::Error) {
+                    let words = crate::files::words(error);
+                    eprintln!("{listener}: no connections are accepted for now: {words}");
+                }
+
+                fn note(&mut self, proxy: ProxyId, link: LinkId, what: &str) {
+                    if self.level == LogLevel::Debug {
+                        eprintln!("debug: proxy {} link {link:?}: {what}", proxy.0);
+                    }
+                }
+            }
 
             impl Shards for $name {
                 const NAME: &'static str = $words;
@@ -314,9 +350,8 @@ macro_rules! shards {
                 fn start(number: usize, seat: Seat) -> io::Result<Self::Shard> {
                     spawn_shard(format!("worker-{number}"), None, move || {
                         let clock = Clock::start();
-                        let logs = seat.logs;
-                        let sink = move |_: ProxyId, record: Box<_>| logs.write(&record);
-                        let mut driver = Driver::new(clock, Box::new(sink));
+                        let (logs, level) = (seat.logs, seat.level);
+                        let mut driver = Driver::new(clock, Box::new(Ears { logs, level }));
                         for plan in seat.proxies {
                             let proxy = driver.add(Proxy::new(
                                 plan.seed,

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 
 use meshward_core::clock::Instant;
-use meshward_core::id::Key;
+use meshward_core::id::{Key, LinkId};
 use meshward_core::link::{Entry, LinkEvent};
 use meshward_core::machine::{Machine, step};
 use meshward_core::proxy::{Action, Input};
@@ -34,6 +34,11 @@ pub trait Sink {
     /// A listener stopped accepting for want of descriptors or memory, and will try again; said once until it works again.
     fn listener_failed(&mut self, proxy: ProxyId, listener: SocketAddr, error: &io::Error) {
         let _ = (proxy, listener, error);
+    }
+
+    /// A machine said why a link ended before its time.
+    fn note(&mut self, proxy: ProxyId, link: LinkId, what: &str) {
+        let _ = (proxy, link, what);
     }
 }
 
@@ -450,6 +455,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         let next = step(machine, input, self.clock.now(), |action| match action {
             Action::Link(id, command) => links.obey(ring, proxy, id, command),
             Action::Report(record) => sink.record(proxy, record),
+            Action::Note(link, what) => sink.note(proxy, link, &what),
         });
         links.drive_touched(ring);
         *deadline = next.map(|d| d.at);

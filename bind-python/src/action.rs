@@ -35,6 +35,11 @@ plain! {
     Reset { link: LinkId }
 }
 
+plain! {
+    /// Why this link ended before its time, in words.
+    Note { link: LinkId, what: String }
+}
+
 /// Any of the classes above, or a report.
 #[derive(IntoPyObject)]
 pub(crate) enum Action {
@@ -44,12 +49,17 @@ pub(crate) enum Action {
     Finish(Finish),
     Reset(Reset),
     Report(Report),
+    Note(Note),
 }
 
 impl Action {
     pub(crate) fn new(action: proxy::Action, py: Python<'_>) -> Self {
         let (id, command) = match action {
             proxy::Action::Report(record) => return Self::Report(Report(record)),
+            proxy::Action::Note(id, what) => {
+                let (link, what) = (LinkId(id), what.into_owned());
+                return Self::Note(Note { link, what });
+            }
             proxy::Action::Link(id, command) => (id, command),
         };
         let link = LinkId(id);

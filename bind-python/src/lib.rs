@@ -28,7 +28,7 @@ mod _core {
     #[pymodule_export]
     use super::MeshwardError;
     #[pymodule_export]
-    use super::action::{Connect, Finish, Read, Reset, Send};
+    use super::action::{Connect, Finish, Note, Read, Reset, Send};
     #[pymodule_export]
     use super::convert::{Deadline, LinkId, Now};
     #[pymodule_export]

@@ -36,6 +36,13 @@ macro_rules! show_as_display {
     };
 }
 
+/// As Rust quotes it, which differs from Python in escapes of what is not printable alone.
+impl Show for String {
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
 show_as_display!(usize u64 f64);
 
 /// A frozen class: made from its fields in their order, compared, matched and printed by them.

@@ -41,6 +41,11 @@ pub trait Sink {
     fn listener_failed(&mut self, proxy: ProxyId, listener: SocketAddr, error: &io::Error) {
         let _ = (proxy, listener, error);
     }
+
+    /// A machine said why a link ended before its time.
+    fn note(&mut self, proxy: ProxyId, link: LinkId, what: &str) {
+        let _ = (proxy, link, what);
+    }
 }
 
 impl<F: FnMut(ProxyId, Box<Record>)> Sink for F {
@@ -407,6 +412,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         let next = step(machine, input, self.clock.now(), |action| match action {
             Action::Link(id, command) => links.obey(proxy, id, command, work),
             Action::Report(record) => sink.record(proxy, record),
+            Action::Note(link, what) => sink.note(proxy, link, &what),
         });
         links.transmit(proxy, work);
         *deadline = next.map(|d| d.at);

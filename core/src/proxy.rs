@@ -17,6 +17,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,8 +59,11 @@ pub enum Input {
 pub enum Action {
     /// Do something with a link.
     Link(LinkId, LinkCommand),
-    /// A fact for the log.
+    /// A fact for the access log.
     Report(Box<Record>),
+    /// Why a link ended before its time, for people who look closely: a limit, a failed handshake, a broken protocol. Holds no
+    /// byte of a peer.
+    Note(LinkId, Cow<'static, str>),
 }
 
 /// What happened so far. Counters only grow.
@@ -118,6 +122,12 @@ struct Shared {
     drain: Option<Instant>,
     /// The instant has come: everything was let go of, and only `Closed` is awaited.
     drained: bool,
+}
+
+impl Shared {
+    fn note(&mut self, link: LinkId, what: impl Into<Cow<'static, str>>) {
+        self.actions.push_back(Action::Note(link, what.into()));
+    }
 }
 
 impl Proxy {

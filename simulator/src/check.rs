@@ -208,6 +208,7 @@ impl<M: Machine<Input = Input, Action = Action>> Machine for Checked<M> {
         match &action {
             Some(Action::Link(id, command)) => self.say(*id, command),
             Some(Action::Report(_)) => self.tally.records += 1,
+            Some(Action::Note(..)) => {}
             None => self.drained = true,
         }
         self.tally.actions += u64::from(action.is_some());

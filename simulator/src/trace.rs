@@ -132,6 +132,11 @@ impl Trace {
                 self.hash.write(b"r");
                 self.hash.text(&format!("{record:?}"));
             }
+            Action::Note(id, what) => {
+                self.hash.write(b"n");
+                self.hash.number(id.0);
+                self.hash.text(what);
+            }
         }
         if !matches!(self.lines, Lines::Unwritten) {
             let what = match action {
@@ -142,6 +147,7 @@ impl Trace {
                     r.flags,
                     r.details.as_deref().unwrap_or("-")
                 ),
+                Action::Note(id, what) => format!("note {id:?} {what}"),
             };
             self.line(process, now, '>', &what);
         }

@@ -393,6 +393,7 @@ where
                     at: self.now,
                     record: *record,
                 }),
+                Action::Note(..) => {}
             }
         }
         self.wake_at(node, deadline.map(|d| d.at));

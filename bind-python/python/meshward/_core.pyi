@@ -12,6 +12,7 @@ __all__ = [
     "Finish",
     "LinkId",
     "MeshwardError",
+    "Note",
     "Now",
     "Proxy",
     "Read",
@@ -30,7 +31,7 @@ _Mode: TypeAlias = Literal["STRICT", "PERMISSIVE", "DISABLE"]
 _Protocol: TypeAlias = Literal["http", "tcp", "auto"]
 
 _Event: TypeAlias = Accepted | Connected | Received | Sent | Eof | Closed | Drain | Tick | Svid
-_Action: TypeAlias = Connect | Read | Send | Finish | Reset | Report
+_Action: TypeAlias = Connect | Read | Send | Finish | Reset | Report | Note
 
 class MeshwardError(Exception): ...
 
@@ -202,6 +203,16 @@ class Reset:
     def __new__(cls, link: LinkId) -> Reset: ...
     @property
     def link(self) -> LinkId: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class Note:
+    __match_args__: tuple[Literal["link"], Literal["what"]]
+    def __new__(cls, link: LinkId, what: str) -> Note: ...
+    @property
+    def link(self) -> LinkId: ...
+    @property
+    def what(self) -> str: ...
     def __eq__(self, other: object, /) -> bool: ...
 
 @final

@@ -256,6 +256,11 @@ impl Downstream {
             return self.refuse(shared);
         };
         let sniffed = sniff(&held);
+        if matches!(sniffed, Sniff::Bad) {
+            // Begins as a ClientHello and is none that anybody sends: neither TLS nor plaintext.
+            shared.stats.limited += 1;
+            return self.refuse(shared);
+        }
         let first = match &sniffed {
             Sniff::NeedMore => FirstBytes::NeedMore,
             Sniff::Hello(hello) => FirstBytes::tls(hello.alpn.iter().map(Vec::as_slice)),
@@ -371,7 +376,8 @@ impl Downstream {
                     TlsEvent::Finished => end_plaintext(io, facts, stage, ups, shared),
                 });
                 io.put_sealed(sealed);
-                if result.is_err() {
+                if let Err(failure) = result {
+                    shared.note(self.io.id, failure.reason);
                     shared.stats.handshake_failures +=
                         u64::from(matches!(stage, Stage::Shaking(_)));
                     // The alert is on its way out; nothing of the peer is read any more, and nothing else can be sealed.
@@ -396,6 +402,7 @@ impl Downstream {
     /// No filter chain takes the connection: reset it, so that nothing of ours is seen, and say so (S-28).
     fn refuse(&mut self, shared: &mut Shared) {
         shared.stats.refused += 1;
+        shared.note(self.io.id, "no filter chain takes the connection");
         let place = shared.world.place(self.facts.route);
         let mut account = Account::new(&self.facts, place.as_ref(), shared.now);
         account.note(|r| {
@@ -418,6 +425,7 @@ impl Downstream {
         match stage {
             Stage::Sniffing(_) | Stage::Shaking(_) => {
                 shared.stats.handshake_failures += u64::from(matches!(stage, Stage::Shaking(_)));
+                shared.note(io.id, "ended before its first request");
                 self.finish();
             }
             // Without close_notify the end of a TLS stream proves nothing (RFC 8446 §6.1): the application must not take what
@@ -436,6 +444,9 @@ impl Downstream {
         ups: &mut Table<LinkId, Box<Upstream>>,
         shared: &mut Shared,
     ) {
+        if !matches!(self.stage, Stage::Lingering) {
+            shared.note(self.io.id, format!("nothing came in time: {}", due.why));
+        }
         match &mut self.stage {
             Stage::Sniffing(held) if due.why == DETECTION => {
                 let held = mem::take(held);

@@ -92,6 +92,11 @@ impl HttpSide {
         self.exchange.as_ref().and_then(|x| x.stage.upstream())
     }
 
+    /// The request waits for its upstream.
+    pub(super) fn is_connecting(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|x| x.is_connecting())
+    }
+
     /// The link is to be finished.
     pub(super) fn is_over(&self) -> bool {
         self.life == Life::Over
@@ -223,6 +228,7 @@ impl HttpSide {
         shared: &mut Shared,
     ) {
         shared.stats.violations += 1;
+        shared.note(io.id, violation.what);
         let mut x = match self.exchange.take() {
             // In the middle of a request: its upstream must not take what it has for the whole.
             Some(mut x) => {
@@ -763,6 +769,7 @@ fn begin(
 
     if place.as_ref().is_some_and(|place| !takes(place, facts)) {
         shared.stats.refused += 1;
+        shared.note(io.id, "no filter chain takes the connection any more");
         x.account.note(|r| {
             r.path = Some(String::from_utf8_lossy(head.path).into_owned());
             r.flags = Flags::NR;

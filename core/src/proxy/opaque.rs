@@ -251,6 +251,7 @@ impl OpaqueSide {
     /// No filter chain takes the connection (S-28).
     fn no_chain(&mut self, io: &mut Io, ups: &mut Upstreams, shared: &mut Shared) {
         shared.stats.refused += 1;
+        shared.note(io.id, "no filter chain takes the connection");
         if let Some(u) = self.stage.upstream().and_then(|id| ups.get_mut(id)) {
             u.let_go(shared);
         }
@@ -345,6 +346,7 @@ impl OpaqueSide {
     /// An opaque connection is not tried twice.
     pub(super) fn on_connect_failed(&mut self, reason: String, io: &mut Io, shared: &mut Shared) {
         shared.stats.upstream_failures += 1;
+        shared.note(io.id, reason.clone());
         self.stage = Stage::Answered;
         if let Some(account) = &mut self.account {
             account.note(|r| {

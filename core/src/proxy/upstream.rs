@@ -180,6 +180,7 @@ impl Proxy {
         match u.state {
             State::Connecting(downstream) | State::Shaking(downstream) => {
                 shared.stats.limited += 1;
+                shared.note(id, "nobody answered in time");
                 u.let_go(shared);
                 self.fail_connect(downstream, "connection timeout".into());
             }
@@ -326,6 +327,7 @@ impl Proxy {
             }
         };
         if let Some(failure) = failure {
+            shared.note(id, failure.reason.clone());
             let shaking = matches!(u.state, State::Shaking(_));
             // The alert goes out; then the link is finished.
             u.forget_pooled(shared);
@@ -356,6 +358,7 @@ impl Proxy {
         let shared = &mut self.shared;
         if let Some(what) = outcome.violation {
             shared.stats.violations += 1;
+            shared.note(id, what);
             u.let_go(shared);
             if let Some(downstream) = serves {
                 self.fail_exchange(downstream, Failure::Protocol { what });
@@ -548,6 +551,11 @@ fn read_answer(
         stage,
     } = d;
     let http = match stage {
+        // An answer cannot be one before the question is out (TLS lets a server speak with its handshake).
+        Stage::Http(http) if http.is_connecting() => {
+            outcome.violation = Some("an answer before its request");
+            return;
+        }
         Stage::Http(http) => http,
         Stage::Opaque(opaque) => {
             opaque.take_from_upstream(bytes, wire, io);

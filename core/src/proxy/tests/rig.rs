@@ -338,6 +338,7 @@ impl Rig {
     fn obey(&mut self, action: Action) {
         let (id, command) = match action {
             Action::Report(record) => return self.records.push(*record),
+            Action::Note(..) => return,
             Action::Link(id, command) => (id, command),
         };
         if let LinkCommand::Connect { .. } = command {
