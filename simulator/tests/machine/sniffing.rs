@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use meshward_core::accept::{Mode, PortKind};
+use meshward_core::snapshot::compile::Sources;
 
-use crate::bench::{Bench, PORT, Port, http, sources, tcp};
+use crate::bench::{Bench, PORT, Port, http, outbound, sources, tcp};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -82,4 +83,57 @@ fn a_peer_that_drips_its_first_bytes_is_gone_in_time() {
         bench.receive(client, &[*byte]);
     }
     panic!("it was held for minutes");
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+#[test]
+fn http_2_is_closed_with_a_record_wherever_http_is_spoken() {
+    let auto = Port {
+        port: PORT,
+        kind: PortKind::Auto,
+        mode: Mode::Permissive,
+    };
+    for port in [http(Mode::Permissive), http(Mode::Disable), auto] {
+        let mut bench = Bench::new(&sources(1, &[port], ""));
+        let (client, _) = bench.inbound();
+        let said = bench.receive(client, PREFACE);
+        assert!(said.resets(client) && said.connects().is_empty());
+        assert_eq!(said.records.len(), 1);
+    }
+    // Behind TLS, where the client offered it and was not answered.
+    let mut bench = Bench::new(&sources(1, &[http(Mode::Strict)], ""));
+    let (client, _) = bench.inbound();
+    let mut tls = bench.tls_client("sleep", &[b"istio-h2", b"istio", b"h2"]);
+    bench.talk(client, &mut tls);
+    tls.send(PREFACE);
+    let (_, said) = bench.talk(client, &mut tls);
+    assert!(said.resets(client) || said.finishes(client));
+    assert_eq!(said.connects(), []);
+    assert_eq!(said.records.len(), 1);
+    // From our own application.
+    let calling = Sources {
+        outbound: vec![outbound(
+            "10.96.0.1:80",
+            "10.0.0.2:80",
+            PortKind::Http,
+            None,
+        )],
+        ..sources(1, &[], "")
+    };
+    let mut bench = Bench::new(&calling);
+    let (client, _) = bench.outbound("10.96.0.1:80");
+    let said = bench.receive(client, PREFACE);
+    assert!(said.resets(client) || said.finishes(client));
+    assert_eq!(said.connects(), []);
+    assert_eq!(said.records.len(), 1);
+}
+
+#[test]
+fn http_2_is_bytes_on_a_tcp_port() {
+    let mut bench = Bench::new(&sources(1, &[tcp(Mode::Permissive)], ""));
+    let (client, _) = bench.inbound();
+    let said = bench.receive(client, PREFACE);
+    let (app, _) = said.connects()[0];
+    assert_eq!(bench.connected(app).sent_to(app), PREFACE);
 }
