@@ -1,5 +1,11 @@
 //! The accept decision against the `sniff` checks of the conformance corpus, as far as plain bytes and ALPN names decide.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test reads the shared material, which the core itself may not"
+)]
+
 mod material;
 
 use meshward_core::accept::{self, Accept, FirstBytes, Mode, PortKind};

@@ -4,6 +4,12 @@
 //! and whether the hop is mutual TLS, the deciders say the rest. Of what a check expects, status, result, policy and details
 //! of the destination are compared; the rest belongs to the machines.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test reads the shared material, which the core itself may not"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

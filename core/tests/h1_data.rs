@@ -5,6 +5,12 @@
 //! with one, so that they are refused for their own reason. Rows that a server may accept and we refuse are no failures
 //! there; they are listed all the same.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test reads the shared material, which the core itself may not"
+)]
+
 use std::path::PathBuf;
 
 use base64::Engine as _;

@@ -3,6 +3,12 @@
 //! `MESHWARD_SHARED` names the folder of the sets, `../shared` beside the project by default. Where it is absent the
 //! tests say so and pass, unless `CI` is set.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test reads the shared material, which the core itself may not"
+)]
+
 #[allow(dead_code, reason = "the unit tests of core use the rest")]
 #[path = "../src/spiffe/testing.rs"]
 mod testing;

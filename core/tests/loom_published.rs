@@ -1,6 +1,12 @@
 //! The published cell under every interleaving and every stale load that the memory model allows.
 //!
 //! `RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target-loom cargo test -p meshward-core --test loom_published --release`
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test reads the shared material, which the core itself may not"
+)]
 #![cfg(loom)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,5 +1,11 @@
 //! The text of records and `x-forwarded-client-cert` against the conformance corpus.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test reads the shared material, which the core itself may not"
+)]
+
 mod material;
 
 use meshward_core::clock::UnixTime;

@@ -1,5 +1,11 @@
 //! Runs the `validate` checks of the shared corpus, and loads every resource that it and Istio's own tests apply.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test reads the shared material, which the core itself may not"
+)]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,3 @@
-use std::time::{Duration, Instant};
-
 use proptest::prelude::*;
 
 use super::*;
@@ -303,8 +301,7 @@ fn dry_run_belongs_to_authorization_policies() {
 }
 
 #[test]
-fn hostile_texts_yield_findings_in_bounded_time() {
-    let start = Instant::now();
+fn hostile_texts_yield_one_finding_each() {
     for hostile in [
         "x".repeat(10 << 20),
         "- ".repeat(5 << 20),
@@ -326,11 +323,6 @@ fn hostile_texts_yield_findings_in_bounded_time() {
             "{begin:?}"
         );
     }
-    assert!(
-        start.elapsed() < Duration::from_secs(60),
-        "it took {:?}",
-        start.elapsed()
-    );
 }
 
 #[test]
