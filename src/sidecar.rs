@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Args, ValueEnum};
 use meshward_core::clock::UnixTime;
@@ -25,6 +26,10 @@ use crate::say;
 
 /// What is open may go on for so long after SIGTERM. Istio: terminationDrainDuration 5 s.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// A worker that has not ended so long after that is left behind: whoever asked us to end must not wait for it.
+const DRAIN_MARGIN: Duration = Duration::from_secs(3);
+/// How often we look whether workers have ended.
+const LOOK: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -272,9 +277,15 @@ fn serve<S: Shards>(
     for shard in &shards {
         S::drain(shard, DRAIN_GRACE);
     }
+    let last = Instant::now() + DRAIN_GRACE + DRAIN_MARGIN;
+    while !shards.iter().all(S::has_ended) && Instant::now() < last {
+        thread::sleep(LOOK);
+    }
     let mut broken = None;
-    for shard in shards {
-        if let Err(e) = S::join(shard) {
+    for (number, shard) in shards.into_iter().enumerate() {
+        if !S::has_ended(&shard) {
+            broken = Some(io::Error::other(format!("worker {number} does not end")));
+        } else if let Err(e) = S::join(shard) {
             broken = Some(e);
         }
     }
