@@ -1,7 +1,8 @@
 //! Real sockets as a driver: loopback, threads for clients and applications, and a [`Host`] for the sidecars.
 //!
 //! With a real clock nobody knows when everything has happened, so an outcome is waited for: until it is as it should be and
-//! stays so for a moment, or until patience ends.
+//! stays so for a moment, or until patience ends. Files that say `advance` live by a [`Pace`]: for their sidecars time passes
+//! in `advance` alone, faster than it really does.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -11,11 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use meshward_core::clock::UnixTime;
+use meshward_core::clock::{Now, UnixTime};
 use meshward_core::link::Entry;
-use meshward_core::proxy::Input;
+use meshward_core::proxy::{Input, Proxy};
 use meshward_core::telemetry::Record;
 use meshward_core::tls::Crypto;
+use meshward_simulator::campaign::Inspected;
+use meshward_simulator::check::Checked;
 use meshward_simulator::clock::SharedClock;
 use meshward_simulator::crypto;
 use meshward_simulator::peer::Ending;
@@ -24,7 +27,8 @@ use meshward_simulator::tls::{TlsClient, TlsEnd};
 use crate::driver::Driver;
 use crate::journal::{News, Seen, record_line};
 use crate::layout::Layout;
-use crate::scenario::{Command, Open};
+use crate::pace::{Pace, Paced};
+use crate::scenario::{Command, Open, Scenario};
 
 /// What runs machines over sockets.
 pub trait Host {
@@ -35,10 +39,13 @@ pub trait Host {
     fn start(&mut self, sidecar: Sidecar) -> Result<Box<dyn Running>, String>;
 }
 
+/// What sidecars are over sockets: a proxy, its time, and the contract around both.
+pub type Machine = Checked<Paced<Inspected>>;
+
 /// One sidecar to be started.
 pub struct Sidecar {
-    pub seed: [u8; 32],
-    pub crypto: Crypto,
+    /// Makes the machine at this instant of its driver, on the thread that it will live on.
+    pub machine: Box<dyn FnOnce(Now) -> Machine + Send>,
     /// What the machine hears before anybody connects.
     pub inputs: Vec<Input>,
     /// Bound listeners; what comes in by one was meant for its address.
@@ -239,6 +246,8 @@ fn take(state: &mut State, wire: &[u8]) {
 #[derive(Debug)]
 struct App {
     listeners: Arc<Mutex<BTreeMap<u16, TcpListener>>>,
+    /// What keeps connects from being answered.
+    silenced: Vec<(TcpListener, TcpStream)>,
     conns: Arc<Mutex<Vec<Conn>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -269,10 +278,22 @@ impl App {
         });
         Self {
             listeners,
+            silenced: Vec::new(),
             conns,
             stop,
             thread: Some(thread),
         }
+    }
+
+    /// Nobody accepts behind `port` any more, and the queue of those who wait is full: Linux drops what else comes.
+    fn silence(&mut self, port: u16) -> std::io::Result<()> {
+        let Some(listener) = lock(&self.listeners).remove(&port) else {
+            return Ok(());
+        };
+        socket2::SockRef::from(&listener).listen(0)?;
+        let filler = TcpStream::connect(listener.local_addr()?)?;
+        self.silenced.push((listener, filler));
+        Ok(())
     }
 
     fn end(&mut self) {
@@ -292,6 +313,7 @@ pub struct Sockets<H> {
     host: H,
     layout: Layout,
     patience: Duration,
+    pace: Option<Pace>,
     world: Option<World>,
     clock: SharedClock,
     clients: BTreeMap<String, Conn>,
@@ -319,7 +341,7 @@ const QUIET_IF_EMPTY: Duration = Duration::from_millis(60);
 
 impl<H: Host> Sockets<H> {
     /// `patience`: how long an outcome is waited for.
-    pub fn new(host: H, patience: Duration) -> Self {
+    pub fn new(host: H, scenario: &Scenario, patience: Duration) -> Self {
         static MESHES: AtomicU32 = AtomicU32::new(0);
         // Meshes of one process differ in the third byte, processes in the second.
         let mesh = MESHES.fetch_add(1, Ordering::Relaxed);
@@ -335,6 +357,7 @@ impl<H: Host> Sockets<H> {
             host,
             layout: Layout::new(net, 1, now),
             patience,
+            pace: scenario.moves_time().then(Pace::default),
             world: None,
             clock,
             clients: BTreeMap::new(),
@@ -382,9 +405,13 @@ impl<H: Host> Sockets<H> {
             }
             world.apps.push(App::begin(listeners));
             let sender = sender.clone();
+            let pace = self.pace.clone();
             let sidecar = Sidecar {
-                seed: [index as u8 + 1; 32],
-                crypto: Crypto::production(),
+                machine: Box::new(move |now| {
+                    let seed = [index as u8 + 1; 32];
+                    let proxy = |now| Inspected::new(Proxy::new(seed, Crypto::production(), now));
+                    Checked::new(Paced::new(pace, now, proxy))
+                }),
                 inputs: vec![
                     Input::Svid(self.layout.svid(index)),
                     Input::Snapshot(self.layout.snapshot(index)),
@@ -436,6 +463,24 @@ impl<H: Host> Sockets<H> {
         let mut conns = lock(&self.world()?.apps[index].conns);
         let found = nth.checked_sub(1).and_then(|n| conns.get_mut(n));
         act(found.ok_or_else(|| format!("`{name}` was not opened"))?);
+        Ok(())
+    }
+
+    /// Lets `span` pass for the sidecars, and waits until it has.
+    fn advance(&mut self, span: Duration) -> Result<(), String> {
+        let pace = self.pace.clone().ok_or("this file does not move time")?;
+        let end = Instant::now() + self.patience + span;
+        let world = self.world()?;
+        pace.advance(span);
+        for sidecar in &world.sidecars {
+            sidecar.tell(Input::Tick);
+        }
+        while !pace.has_arrived() {
+            if Instant::now() >= end {
+                return Err("a sidecar does not hear of its deadline".into());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
         Ok(())
     }
 
@@ -520,9 +565,12 @@ impl<H: Host> Driver for Sockets<H> {
                 self.world()?.sidecars[index].tell(drain);
                 Ok(())
             }
-            Command::Silence { .. } | Command::Advance(_) => {
-                Err("a real clock cannot do this".into())
+            Command::Silence { workload, port } => {
+                let index = self.layout.index(workload);
+                let silenced = self.world()?.apps[index].silence(*port);
+                silenced.map_err(|e| e.to_string())
             }
+            Command::Advance(span) => self.advance(*span),
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use meshward_simulator::chance::Chance;
 use meshward_simulator::net::Weather;
 use meshward_tests::driver::Driver;
+use meshward_tests::glommio::Glommio;
 use meshward_tests::runner::{Report, run};
 use meshward_tests::scenario::{Scenario, parse};
 use meshward_tests::simulated::Simulated;
@@ -102,33 +103,26 @@ fn a_wrong_line_turns_the_simulator_red() {
     assert!(mutants > 100, "only {mutants} mutants");
 }
 
-/// Runs what does not need virtual time.
 fn on_sockets<H: Host>(host: impl Fn() -> H) {
-    let (mut comparisons, mut skipped, mut failures) = (0, 0, Vec::new());
+    let (mut comparisons, mut failures) = (0, Vec::new());
     for (scenario, _) in scenarios() {
-        if scenario.virtual_time {
-            skipped += 1;
-            continue;
-        }
-        let mut driver = Sockets::new(host(), Duration::from_secs(10));
+        let mut driver = Sockets::new(host(), &scenario, Duration::from_secs(10));
         let report = run(&scenario, &mut driver);
         comparisons += report.comparisons;
         failures.extend(report.failure);
     }
     let name = host().name();
-    println!(
-        "scenarios: {name} made {comparisons} comparisons, skipped {skipped} files that need virtual time"
-    );
+    println!("scenarios: {name} made {comparisons} comparisons");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(comparisons > 100, "{comparisons} comparisons are too few");
 }
 
 /// One wrong line per file.
 fn wrong_lines_on_sockets<H: Host>(host: impl Fn() -> H) {
-    for (scenario, _) in scenarios().into_iter().filter(|(s, _)| !s.virtual_time) {
+    for (scenario, _) in scenarios() {
         let all = mutants_of(&scenario);
         let mutant = &all[all.len() / 2];
-        let mut driver = Sockets::new(host(), Duration::from_millis(500));
+        let mut driver = Sockets::new(host(), mutant, Duration::from_millis(500));
         let report = run(mutant, &mut driver);
         assert!(report.failure.is_some(), "{mutant:?}");
     }
@@ -142,6 +136,16 @@ fn scenarios_on_tokio() {
 #[test]
 fn a_wrong_line_turns_tokio_red() {
     wrong_lines_on_sockets(Tokio::default);
+}
+
+#[test]
+fn scenarios_on_glommio() {
+    on_sockets(Glommio::default);
+}
+
+#[test]
+fn a_wrong_line_turns_glommio_red() {
+    wrong_lines_on_sockets(Glommio::default);
 }
 
 /// The scenario with one line of one outcome changed, left out, or added; for every line.
