@@ -5,7 +5,7 @@ use meshward_glommio::{
     Clock, Command, Destination, Driver, ProxyId, ShardHandle, available, spawn_shard,
 };
 
-use crate::sockets::{Host, Machine, Running, Sidecar};
+use crate::sockets::{Host, Machine, Running, Sidecar, wait_for_end};
 
 /// Starts shards.
 #[derive(Debug, Default)]
@@ -56,6 +56,7 @@ impl Running for Shard {
 
     fn stop(self: Box<Self>) -> Result<(), String> {
         self.0.send(Command::Stop);
+        wait_for_end(|| self.0.is_finished())?;
         self.0.join().map(drop).map_err(|e| e.to_string())
     }
 }

@@ -70,6 +70,18 @@ pub trait Running {
     fn stop(self: Box<Self>) -> Result<(), String>;
 }
 
+/// Waits until a sidecar that was told to stop has done so; one that does not must fail the test, not hang it.
+pub fn wait_for_end(has_ended: impl Fn() -> bool) -> Result<(), String> {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !has_ended() {
+        if Instant::now() >= end {
+            return Err("a sidecar does not stop when it is told to".into());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
 /// One end of one connection, as its application sees it.
 #[derive(Debug, Default)]
 struct State {

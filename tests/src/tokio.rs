@@ -3,7 +3,7 @@
 use meshward_core::proxy::Input;
 use meshward_tokio::{Clock, Command, Destination, Driver, ProxyId, ShardHandle, spawn_shard};
 
-use crate::sockets::{Host, Machine, Running, Sidecar};
+use crate::sockets::{Host, Machine, Running, Sidecar, wait_for_end};
 
 /// Starts shards.
 #[derive(Debug, Default)]
@@ -53,6 +53,7 @@ impl Running for Shard {
 
     fn stop(self: Box<Self>) -> Result<(), String> {
         self.0.send(Command::Stop);
+        wait_for_end(|| self.0.is_finished())?;
         self.0.join().map(drop).map_err(|e| e.to_string())
     }
 }
