@@ -7,7 +7,8 @@
 //! * [`driver`] is what a driver has to offer;
 //! * [`runner`] runs a file with a driver and compares;
 //! * [`simulated`] is the driver in virtual time;
-//! * [`sockets`] is the one over real sockets, for every runtime ([`tokio`], [`glommio`]), [`pace`] its clock.
+//! * [`sockets`] is the one over real sockets, for every runtime ([`tokio`], [`glommio`]), [`pace`] its clock;
+//! * [`source`] reads the files of the project for the tests that judge them.
 #![forbid(unsafe_code)]
 
 pub mod driver;
@@ -19,4 +20,5 @@ pub mod runner;
 pub mod scenario;
 pub mod simulated;
 pub mod sockets;
+pub mod source;
 pub mod tokio;
