@@ -152,8 +152,10 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         id
     }
 
-    /// Opens a door of `proxy`: what comes in by it is `Accepted` with `entry`. Makes `listener` a blocking one, also for
-    /// whoever else holds it.
+    /// Opens a door of `proxy`: what comes in by it is `Accepted` with `entry`.
+    ///
+    /// Copies of `listener` share what happens to it: it becomes a blocking one, and when the door closes nobody can accept by
+    /// it any more. Shards that share an address have listeners of their own ([`bind_listener`](crate::bind_listener)).
     pub fn listen(
         &mut self,
         proxy: ProxyId,

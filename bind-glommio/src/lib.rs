@@ -12,7 +12,7 @@
 //!                   Machine::handle ──► actions: receive, send, connect, reset
 //! ```
 //!
-//! While traffic flows the task blocks in its ring, and a beat of 2 ms lets the executor look after its other tasks. After a
+//! While traffic flows the task blocks in its ring, and a beat of 8 ms lets the executor look after its other tasks. After a
 //! while without traffic the beat stops and the task sleeps as any other, until its ring, a deadline or a command wakes it.
 //!
 //! Names and behaviour are those of `meshward-tokio`. Where io_uring cannot be used, [`available`] says why.

@@ -283,3 +283,6 @@ impl Links {
         self.inputs.push_back((proxy, Input::Link(id, event)));
     }
 }
+
+#[cfg(test)]
+mod tests;

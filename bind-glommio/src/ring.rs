@@ -763,3 +763,6 @@ pub(crate) fn memlock() -> io::Result<u64> {
         Err(io::Error::last_os_error())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use meshward_core::machine::Machine;
 use meshward_core::proxy::{Action, Input};
 
 use crate::driver::{Driver, Stats};
-use crate::limits::{BEAT, IO_MEMORY};
+use crate::limits::{IO_MEMORY, PREEMPT};
 use crate::remote::{Command, Remote};
 
 /// A shard that runs.
@@ -72,7 +72,7 @@ fn executor(core: Option<usize>) -> io::Result<LocalExecutor> {
     let placement = core.map_or(Placement::Unbound, Placement::Fixed);
     LocalExecutorBuilder::new(placement)
         .io_memory(IO_MEMORY)
-        .preempt_timer(BEAT)
+        .preempt_timer(PREEMPT)
         .make()
         .map_err(|e| match e {
             GlommioError::BuilderError(BuilderErrorKind::NonExistentCpus { cpu }) => {

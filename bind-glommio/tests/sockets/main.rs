@@ -10,6 +10,5 @@ mod alone;
 mod common;
 #[path = "../../../bind-tokio/tests/sockets/forward.rs"]
 mod forward;
-mod quiet;
 #[path = "../../../bind-tokio/tests/sockets/script.rs"]
 mod script;

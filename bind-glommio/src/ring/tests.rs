@@ -1,0 +1,206 @@
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+
+use super::*;
+
+fn who(slot: u32) -> Who {
+    Who::new(slot, slot + 100)
+}
+
+fn chunk(bytes: &[u8]) -> Chunk {
+    Chunk {
+        bytes: Buf::from(bytes),
+        ack: false,
+    }
+}
+
+fn wait(ring: &mut Ring) -> Completion {
+    loop {
+        if let Some(completion) = ring.next() {
+            return completion;
+        }
+        ring.turn(true).unwrap();
+    }
+}
+
+fn received(ring: &mut Ring) -> (Who, io::Result<()>, Buf) {
+    match wait(ring) {
+        Completion::Received { link, done, bytes } => (link, done, bytes),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn pairs(n: usize) -> Vec<(UnixStream, UnixStream)> {
+    (0..n).map(|_| UnixStream::pair().unwrap()).collect()
+}
+
+#[test]
+fn an_operation_says_what_it_is_and_whose() {
+    let who = Who::new((1 << 24) - 1, u32::MAX);
+    for kind in [kind::ACCEPT, kind::HELD, kind::CANCEL] {
+        let op = Op::new(kind, who);
+        assert_eq!((op.kind(), op.who()), (kind, who));
+    }
+}
+
+#[test]
+#[should_panic(expected = "fewer than 2^24")]
+fn a_slot_that_would_run_into_the_kind_is_refused() {
+    Who::new(1 << 24, 1);
+}
+
+#[test]
+fn more_operations_than_the_queue_holds_are_all_done() {
+    let mut ring = Ring::with_sizes(2, 4, 32).unwrap();
+    let pairs = pairs(20);
+    for ((ours, theirs), slot) in pairs.iter().zip(0..) {
+        (&*theirs).write_all(&[slot as u8]).unwrap();
+        ring.receive(ours.as_raw_fd(), 100, who(slot));
+    }
+    let mut seen = [false; 20];
+    for _ in 0..20 {
+        let (link, done, bytes) = received(&mut ring);
+        done.unwrap();
+        assert_eq!(*bytes, [link.slot as u8]);
+        assert_eq!(link, who(link.slot));
+        assert!(!mem::replace(&mut seen[link.slot as usize], true));
+    }
+    assert_eq!(ring.owed, 0);
+}
+
+#[test]
+fn a_receive_without_a_free_buffer_says_so_and_loses_nothing() {
+    let mut ring = Ring::with_sizes(8, 16, 1).unwrap();
+    let pairs = pairs(2);
+    for ((ours, theirs), slot) in pairs.iter().zip(0..) {
+        (&*theirs).write_all(b"both").unwrap();
+        ring.receive(ours.as_raw_fd(), 100, who(slot));
+    }
+    let (first, done, bytes) = received(&mut ring);
+    done.unwrap();
+    assert_eq!(*bytes, *b"both");
+    let (second, done, bytes) = received(&mut ring);
+    assert_ne!(second, first);
+    assert_eq!(done.unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
+    assert!(bytes.is_empty());
+
+    let ours = &pairs[second.slot as usize].0;
+    ring.receive(ours.as_raw_fd(), 3, second);
+    let (_, done, bytes) = received(&mut ring);
+    done.unwrap();
+    assert_eq!(*bytes, *b"bot");
+}
+
+#[test]
+fn a_cancelled_receive_gives_its_buffer_back() {
+    let mut ring = Ring::with_sizes(8, 16, 1).unwrap();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let op = ring.receive_into(ours.as_raw_fd(), Buf::with_capacity(4096), 1 << 20, who(7));
+    ring.turn(false).unwrap();
+    ring.cancel(op);
+    let (link, done, mut bytes) = received(&mut ring);
+    assert_eq!(link, who(7));
+    assert_eq!(done.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
+    assert!(bytes.is_empty() && bytes.storage().capacity() >= 4096);
+
+    theirs.write_all(&[3; 5000]).unwrap();
+    ring.receive_into(ours.as_raw_fd(), bytes, 4000, who(7));
+    let (_, done, bytes) = received(&mut ring);
+    done.unwrap();
+    assert_eq!(*bytes, [3; 4000]);
+    assert!(ring.held.is_empty());
+}
+
+#[test]
+fn many_chunks_go_out_as_one_and_come_back_in_order() {
+    let mut ring = Ring::with_sizes(8, 16, 1).unwrap();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let mut queue: VecDeque<_> = (0..40).map(|i| chunk(&[i; 3])).collect();
+    let mut sizes = Vec::new();
+    while !queue.is_empty() {
+        ring.send(ours.as_raw_fd(), &mut queue, who(1));
+        let left = queue.len();
+        let Completion::Sent { sent, parcel, .. } = wait(&mut ring) else {
+            panic!("a send was asked for");
+        };
+        ring.unpack(parcel, &mut queue);
+        sizes.push(sent.unwrap());
+        queue.drain(..queue.len() - left);
+    }
+    assert_eq!(sizes, [GATHER_MAX * 3, (40 - GATHER_MAX) * 3]);
+    let mut all = [0; 120];
+    theirs.read_exact(&mut all).unwrap();
+    assert!(all.chunks(3).zip(0..).all(|(c, i)| *c == [i; 3]));
+}
+
+#[test]
+fn a_watch_tells_a_reset_from_a_fin() {
+    let mut ring = Ring::with_sizes(8, 16, 1).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    ring.watch(ours.as_raw_fd(), who(1));
+    ring.turn(false).unwrap();
+
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let Completion::Watched { broken, .. } = wait(&mut ring) else {
+        panic!("a watch was asked for");
+    };
+    assert!(!broken);
+    socket2::SockRef::from(&client)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(client);
+    loop {
+        match wait(&mut ring) {
+            Completion::Watched { broken: true, .. } => break,
+            Completion::Watched { last: false, .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_dropped_ring_receives_no_more() {
+    let mut ring = Ring::with_sizes(4, 8, 2).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let pairs = pairs(4);
+    let fd = |i: usize| pairs[i].0.as_raw_fd();
+    ring.accept(listener.as_raw_fd(), who(0));
+    // Accepted, and taken by nobody.
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    ring.turn(true).unwrap();
+    ring.receive(fd(0), 100, who(1));
+    ring.receive_into(fd(1), Buf::with_capacity(100), 100, who(2));
+    ring.watch(fd(2), who(3));
+    // More than the socket takes, so it waits.
+    let mut queue = VecDeque::from([chunk(&[1; 8 << 20])]);
+    ring.send(fd(3), &mut queue, who(4));
+    ring.beat(Duration::from_millis(1), 1);
+    ring.alarm(Duration::from_secs(3600), 1);
+    ring.turn(false).unwrap();
+    drop(ring);
+
+    assert_eq!(client.read(&mut [0]).unwrap(), 0, "it was closed");
+    for (ours, theirs) in &pairs[..2] {
+        (&*theirs).write_all(b"late").unwrap();
+        let mut bytes = [0; 4];
+        (&*ours).read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes, *b"late");
+    }
+}
+
+#[test]
+fn a_ring_with_work_may_not_sleep() {
+    let mut ring = Ring::with_sizes(4, 8, 1).unwrap();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    ring.receive(ours.as_raw_fd(), 100, who(1));
+    assert!(!ring.may_sleep(), "it was not handed over");
+    ring.is_awake();
+    ring.turn(false).unwrap();
+    assert!(ring.may_sleep());
+    ring.is_awake();
+    theirs.write_all(b"x").unwrap();
+    assert!(!ring.may_sleep(), "it has completed");
+}
