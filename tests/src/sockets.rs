@@ -7,14 +7,15 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use meshward_core::clock::{Now, UnixTime};
+use meshward_core::clock::{Deadline, Now, UnixTime};
 use meshward_core::link::Entry;
-use meshward_core::proxy::{Input, Proxy};
+use meshward_core::machine::Machine as CoreMachine;
+use meshward_core::proxy::{Action, Input, Proxy};
 use meshward_core::telemetry::Record;
 use meshward_core::tls::Crypto;
 use meshward_simulator::campaign::Inspected;
@@ -39,8 +40,47 @@ pub trait Host {
     fn start(&mut self, sidecar: Sidecar) -> Result<Box<dyn Running>, String>;
 }
 
-/// What sidecars are over sockets: a proxy, its time, and the contract around both.
-pub type Machine = Checked<Paced<Inspected>>;
+/// What sidecars are over sockets: a proxy, its pulse, its time, and the contract around all.
+pub type Machine = Checked<Paced<Beating<Inspected>>>;
+
+/// Counts everything that happens anywhere in a scenario, so that it can be seen whether something still does.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse(Arc<AtomicU64>);
+
+impl Pulse {
+    fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn beats(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A machine whose inputs are counted.
+#[derive(Debug)]
+pub struct Beating<M> {
+    machine: M,
+    pulse: Pulse,
+}
+
+impl<M: CoreMachine<Input = Input, Action = Action>> CoreMachine for Beating<M> {
+    type Input = Input;
+    type Action = Action;
+
+    fn handle(&mut self, input: Input, now: Now) {
+        self.pulse.beat();
+        self.machine.handle(input, now);
+    }
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.machine.poll_action()
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        self.machine.poll_timeout()
+    }
+}
 
 /// One sidecar to be started.
 pub struct Sidecar {
@@ -113,7 +153,7 @@ struct Conn {
 const BEAT: Duration = Duration::from_millis(5);
 
 impl Conn {
-    fn begin(stream: TcpStream, tls: Option<TlsClient>) -> std::io::Result<Self> {
+    fn begin(stream: TcpStream, tls: Option<TlsClient>, pulse: &Pulse) -> std::io::Result<Self> {
         stream.set_read_timeout(Some(BEAT))?;
         stream.set_nodelay(true)?;
         let socket = Arc::new(stream);
@@ -126,7 +166,8 @@ impl Conn {
         let reader = thread::spawn({
             let (state, socket, stop) =
                 (Arc::clone(&state), Arc::clone(&socket), Arc::clone(&stop));
-            move || read(&state, &socket, &stop)
+            let pulse = pulse.clone();
+            move || read(&state, &socket, &stop, &pulse)
         });
         Ok(Self {
             state,
@@ -212,7 +253,7 @@ fn finish(state: &mut State, socket: &TcpStream) {
 }
 
 /// Reads until the end, or until it is told to stop.
-fn read(state: &Mutex<State>, mut socket: &TcpStream, stop: &AtomicBool) {
+fn read(state: &Mutex<State>, mut socket: &TcpStream, stop: &AtomicBool, pulse: &Pulse) {
     let mut buffer = vec![0; 64 * 1024];
     while !stop.load(Ordering::Relaxed) {
         let result = socket.read(&mut buffer);
@@ -220,6 +261,7 @@ fn read(state: &Mutex<State>, mut socket: &TcpStream, stop: &AtomicBool) {
         let ending = match result {
             Ok(0) => Some(Ending::Fin),
             Ok(n) => {
+                pulse.beat();
                 take(&mut state, &buffer[..n]);
                 flush(&mut state, socket);
                 if state.finishing {
@@ -266,7 +308,7 @@ struct App {
 }
 
 impl App {
-    fn begin(listeners: BTreeMap<u16, TcpListener>) -> Self {
+    fn begin(listeners: BTreeMap<u16, TcpListener>, pulse: Pulse) -> Self {
         let listeners = Arc::new(Mutex::new(listeners));
         let (conns, stop): (Arc<Mutex<Vec<Conn>>>, Arc<AtomicBool>) = Default::default();
         let thread = thread::spawn({
@@ -279,7 +321,7 @@ impl App {
                 while !stop.load(Ordering::Relaxed) {
                     for listener in lock(&listeners).values() {
                         while let Ok((stream, _)) = listener.accept() {
-                            if let Ok(conn) = Conn::begin(stream, None) {
+                            if let Ok(conn) = Conn::begin(stream, None, &pulse) {
                                 lock(&conns).push(conn);
                             }
                         }
@@ -326,6 +368,7 @@ pub struct Sockets<H> {
     layout: Layout,
     patience: Duration,
     pace: Option<Pace>,
+    pulse: Pulse,
     world: Option<World>,
     clock: SharedClock,
     clients: BTreeMap<String, Conn>,
@@ -347,9 +390,10 @@ impl std::fmt::Debug for World {
     }
 }
 
-/// An outcome has to stay as it is for so long; one that is empty longer, since it begins as it should be.
+/// An outcome has to stay as it is for so long, while nothing happens anywhere; one that is empty longer, since it begins as
+/// it should be.
 const QUIET: Duration = Duration::from_millis(15);
-const QUIET_IF_EMPTY: Duration = Duration::from_millis(60);
+const QUIET_IF_EMPTY: Duration = Duration::from_millis(120);
 
 impl<H: Host> Sockets<H> {
     /// `patience`: how long an outcome is waited for.
@@ -370,6 +414,7 @@ impl<H: Host> Sockets<H> {
             layout: Layout::new(net, 1, now),
             patience,
             pace: scenario.moves_time().then(Pace::default),
+            pulse: Pulse::default(),
             world: None,
             clock,
             clients: BTreeMap::new(),
@@ -415,15 +460,19 @@ impl<H: Host> Sockets<H> {
                     doors.push((door, Entry::Outbound));
                 }
             }
-            world.apps.push(App::begin(listeners));
+            world.apps.push(App::begin(listeners, self.pulse.clone()));
             let sender = sender.clone();
-            let pace = self.pace.clone();
+            let (pace, pulse) = (self.pace.clone(), self.pulse.clone());
+            let proxy = move |now| Beating {
+                machine: Inspected::new(Proxy::new(
+                    [index as u8 + 1; 32],
+                    Crypto::production(),
+                    now,
+                )),
+                pulse,
+            };
             let sidecar = Sidecar {
-                machine: Box::new(move |now| {
-                    let seed = [index as u8 + 1; 32];
-                    let proxy = |now| Inspected::new(Proxy::new(seed, Crypto::production(), now));
-                    Checked::new(Paced::new(pace, now, proxy))
-                }),
+                machine: Box::new(move |now| Checked::new(Paced::new(pace, now, proxy))),
                 inputs: vec![
                     Input::Svid(self.layout.svid(index)),
                     Input::Snapshot(self.layout.snapshot(index)),
@@ -456,7 +505,7 @@ impl<H: Host> Sockets<H> {
         };
         self.world()?;
         let conn = match TcpStream::connect(to) {
-            Ok(stream) => Conn::begin(stream, tls).map_err(|e| e.to_string())?,
+            Ok(stream) => Conn::begin(stream, tls, &self.pulse).map_err(|e| e.to_string())?,
             Err(e) if e.kind() == ErrorKind::ConnectionRefused => Conn::refused(),
             Err(e) => return Err(format!("{to}: {e}")),
         };
@@ -594,8 +643,11 @@ impl<H: Host> Driver for Sockets<H> {
             };
         }
         let end = Instant::now() + self.patience;
-        let mut since = None;
+        let (mut since, mut beats) = (None, self.pulse.beats());
         loop {
+            if std::mem::replace(&mut beats, self.pulse.beats()) != beats {
+                since = None;
+            }
             let news = self.news(false);
             let quiet = if news == News::default() {
                 QUIET_IF_EMPTY
