@@ -125,7 +125,7 @@ pub fn record_line(workload: &str, record: &Record, names: &Names) -> String {
     line
 }
 
-/// Puts the chunks of every whole chunked message together: a proxy cuts them as the bytes happen to come.
+/// Puts the chunks of every chunked message together, as far as they are whole: a proxy cuts them as the bytes happen to come.
 fn join_chunks(bytes: &[u8]) -> Vec<u8> {
     const CHUNKED: &[u8] = b"\r\ntransfer-encoding: chunked\r\n";
     let find = |from: usize, what: &[u8]| {
@@ -154,7 +154,7 @@ fn join_chunks(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The body of the chunks at `at`, and where the last chunk begins.
+/// The body of the chunks at `at`, and where they end: at the last chunk, or at the end of the bytes.
 fn read_chunks(bytes: &[u8], mut at: usize) -> Option<(Vec<u8>, usize)> {
     let mut body = Vec::new();
     loop {
@@ -165,8 +165,12 @@ fn read_chunks(bytes: &[u8], mut at: usize) -> Option<(Vec<u8>, usize)> {
         if size == 0 {
             return Some((body, at));
         }
-        body.extend_from_slice(rest.get(end + 2..end + 2 + size)?);
+        let chunk = rest.get(end + 2..end + 2 + size + 2)?;
+        body.extend_from_slice(&chunk[..size]);
         at += end + 2 + size + 2;
+        if at == bytes.len() {
+            return Some((body, at));
+        }
     }
 }
 
@@ -250,6 +254,10 @@ mod tests {
             (
                 format!("{head}1\r\na\r\n2\r\nbc\r\n0\r\n\r\nB"),
                 format!("{head}3\r\nabc\r\n0\r\n\r\nB"),
+            ),
+            (
+                format!("{head}1\r\na\r\n2\r\nbc\r\n"),
+                format!("{head}3\r\nabc\r\n"),
             ),
             (
                 format!("{head}1\r\na\r\n2\r\nb"),

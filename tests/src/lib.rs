@@ -6,14 +6,19 @@
 //! * [`scenario`] reads and prints the files;
 //! * [`driver`] is what a driver has to offer;
 //! * [`runner`] runs a file with a driver and compares;
-//! * [`simulated`] is the driver in virtual time, [`sockets`] the one over real sockets, for every runtime ([`tokio`]).
+//! * [`simulated`] is the driver in virtual time;
+//! * [`sockets`] is the one over real sockets, for every runtime ([`tokio`], [`glommio`]), [`pace`] its clock;
+//! * [`source`] reads the files of the project for the tests that judge them.
 #![forbid(unsafe_code)]
 
 pub mod driver;
+pub mod glommio;
 pub mod journal;
 pub mod layout;
+pub mod pace;
 pub mod runner;
 pub mod scenario;
 pub mod simulated;
 pub mod sockets;
+pub mod source;
 pub mod tokio;

@@ -18,9 +18,9 @@
 //! finish c1                                 FIN, after close_notify where there is TLS
 //! reset c1
 //! close catalog 8080                        the application does not listen behind the port any more
-//! silence catalog 8080                      … and its host does not even refuse (virtual time alone)
+//! silence catalog 8080                      … and its host does not even refuse
 //! drain catalog 5s
-//! advance 15s
+//! advance 15s                               time passes; stands alone, so that all before it was seen
 //! ----
 //! c1 gets                                   everything new on a connection, however it was cut
 //! | HTTP/1.1 200 OK
@@ -30,8 +30,7 @@
 //! record catalog …                          access records, sorted
 //! ```
 //!
-//! The first command of a file may be `needs virtual-time`: real clocks skip it. Escapes in `|` and `+` lines: `\\`, `\n`,
-//! `\r`, `\t`, `\xNN`.
+//! In a file that says `advance`, no time passes otherwise. Escapes in `|` and `+` lines: `\\`, `\n`, `\r`, `\t`, `\xNN`.
 
 mod parse;
 #[cfg(test)]
@@ -47,7 +46,6 @@ pub use parse::{ParseError, parse, print_bytes};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
     pub path: PathBuf,
-    pub virtual_time: bool,
     pub blocks: Vec<Block>,
 }
 
@@ -148,6 +146,12 @@ pub struct Tls {
 }
 
 impl Scenario {
+    /// Whether it says how much time passes.
+    pub fn moves_time(&self) -> bool {
+        let mut commands = self.blocks.iter().flat_map(|b| &b.commands);
+        commands.any(|(_, command)| matches!(command, Command::Advance(_)))
+    }
+
     /// The file with other outcomes. `text` is what the file holds now; comments and commands stay as they are.
     pub fn rewrite(text: &str, outcomes: &[Vec<String>]) -> String {
         let mut out = String::new();

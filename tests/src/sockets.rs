@@ -1,21 +1,25 @@
 //! Real sockets as a driver: loopback, threads for clients and applications, and a [`Host`] for the sidecars.
 //!
 //! With a real clock nobody knows when everything has happened, so an outcome is waited for: until it is as it should be and
-//! stays so for a moment, or until patience ends.
+//! stays so for a moment, or until patience ends. Files that say `advance` live by a [`Pace`]: for their sidecars time passes
+//! in `advance` alone, faster than it really does.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use meshward_core::clock::UnixTime;
+use meshward_core::clock::{Deadline, Now, UnixTime};
 use meshward_core::link::Entry;
-use meshward_core::proxy::Input;
+use meshward_core::machine::Machine as CoreMachine;
+use meshward_core::proxy::{Action, Input, Proxy};
 use meshward_core::telemetry::Record;
 use meshward_core::tls::Crypto;
+use meshward_simulator::campaign::Inspected;
+use meshward_simulator::check::Checked;
 use meshward_simulator::clock::SharedClock;
 use meshward_simulator::crypto;
 use meshward_simulator::peer::Ending;
@@ -24,7 +28,8 @@ use meshward_simulator::tls::{TlsClient, TlsEnd};
 use crate::driver::Driver;
 use crate::journal::{News, Seen, record_line};
 use crate::layout::Layout;
-use crate::scenario::{Command, Open};
+use crate::pace::{Pace, Paced};
+use crate::scenario::{Command, Open, Scenario};
 
 /// What runs machines over sockets.
 pub trait Host {
@@ -35,10 +40,52 @@ pub trait Host {
     fn start(&mut self, sidecar: Sidecar) -> Result<Box<dyn Running>, String>;
 }
 
+/// What sidecars are over sockets: a proxy, its pulse, its time, and the contract around all.
+pub type Machine = Checked<Paced<Beating<Inspected>>>;
+
+/// Counts everything that happens anywhere in a scenario, so that it can be seen whether something still does.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse(Arc<AtomicU64>);
+
+impl Pulse {
+    fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn beats(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A machine whose inputs are counted.
+#[derive(Debug)]
+pub struct Beating<M> {
+    machine: M,
+    pulse: Pulse,
+}
+
+impl<M: CoreMachine<Input = Input, Action = Action>> CoreMachine for Beating<M> {
+    type Input = Input;
+    type Action = Action;
+
+    fn handle(&mut self, input: Input, now: Now) {
+        self.pulse.beat();
+        self.machine.handle(input, now);
+    }
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.machine.poll_action()
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        self.machine.poll_timeout()
+    }
+}
+
 /// One sidecar to be started.
 pub struct Sidecar {
-    pub seed: [u8; 32],
-    pub crypto: Crypto,
+    /// Makes the machine at this instant of its driver, on the thread that it will live on.
+    pub machine: Box<dyn FnOnce(Now) -> Machine + Send>,
     /// What the machine hears before anybody connects.
     pub inputs: Vec<Input>,
     /// Bound listeners; what comes in by one was meant for its address.
@@ -61,6 +108,18 @@ pub trait Running {
 
     /// Ends it. An error if it ended by itself before, with what it said.
     fn stop(self: Box<Self>) -> Result<(), String>;
+}
+
+/// Waits until a sidecar that was told to stop has done so; one that does not must fail the test, not hang it.
+pub fn wait_for_end(has_ended: impl Fn() -> bool) -> Result<(), String> {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !has_ended() {
+        if Instant::now() >= end {
+            return Err("a sidecar does not stop when it is told to".into());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// One end of one connection, as its application sees it.
@@ -94,7 +153,7 @@ struct Conn {
 const BEAT: Duration = Duration::from_millis(5);
 
 impl Conn {
-    fn begin(stream: TcpStream, tls: Option<TlsClient>) -> std::io::Result<Self> {
+    fn begin(stream: TcpStream, tls: Option<TlsClient>, pulse: &Pulse) -> std::io::Result<Self> {
         stream.set_read_timeout(Some(BEAT))?;
         stream.set_nodelay(true)?;
         let socket = Arc::new(stream);
@@ -107,7 +166,8 @@ impl Conn {
         let reader = thread::spawn({
             let (state, socket, stop) =
                 (Arc::clone(&state), Arc::clone(&socket), Arc::clone(&stop));
-            move || read(&state, &socket, &stop)
+            let pulse = pulse.clone();
+            move || read(&state, &socket, &stop, &pulse)
         });
         Ok(Self {
             state,
@@ -193,7 +253,7 @@ fn finish(state: &mut State, socket: &TcpStream) {
 }
 
 /// Reads until the end, or until it is told to stop.
-fn read(state: &Mutex<State>, mut socket: &TcpStream, stop: &AtomicBool) {
+fn read(state: &Mutex<State>, mut socket: &TcpStream, stop: &AtomicBool, pulse: &Pulse) {
     let mut buffer = vec![0; 64 * 1024];
     while !stop.load(Ordering::Relaxed) {
         let result = socket.read(&mut buffer);
@@ -201,6 +261,7 @@ fn read(state: &Mutex<State>, mut socket: &TcpStream, stop: &AtomicBool) {
         let ending = match result {
             Ok(0) => Some(Ending::Fin),
             Ok(n) => {
+                pulse.beat();
                 take(&mut state, &buffer[..n]);
                 flush(&mut state, socket);
                 if state.finishing {
@@ -239,13 +300,15 @@ fn take(state: &mut State, wire: &[u8]) {
 #[derive(Debug)]
 struct App {
     listeners: Arc<Mutex<BTreeMap<u16, TcpListener>>>,
+    /// What keeps connects from being answered.
+    silenced: Vec<(TcpListener, TcpStream)>,
     conns: Arc<Mutex<Vec<Conn>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl App {
-    fn begin(listeners: BTreeMap<u16, TcpListener>) -> Self {
+    fn begin(listeners: BTreeMap<u16, TcpListener>, pulse: Pulse) -> Self {
         let listeners = Arc::new(Mutex::new(listeners));
         let (conns, stop): (Arc<Mutex<Vec<Conn>>>, Arc<AtomicBool>) = Default::default();
         let thread = thread::spawn({
@@ -258,7 +321,7 @@ impl App {
                 while !stop.load(Ordering::Relaxed) {
                     for listener in lock(&listeners).values() {
                         while let Ok((stream, _)) = listener.accept() {
-                            if let Ok(conn) = Conn::begin(stream, None) {
+                            if let Ok(conn) = Conn::begin(stream, None, &pulse) {
                                 lock(&conns).push(conn);
                             }
                         }
@@ -269,10 +332,22 @@ impl App {
         });
         Self {
             listeners,
+            silenced: Vec::new(),
             conns,
             stop,
             thread: Some(thread),
         }
+    }
+
+    /// Nobody accepts behind `port` any more, and the queue of those who wait is full: Linux drops what else comes.
+    fn silence(&mut self, port: u16) -> std::io::Result<()> {
+        let Some(listener) = lock(&self.listeners).remove(&port) else {
+            return Ok(());
+        };
+        socket2::SockRef::from(&listener).listen(0)?;
+        let filler = TcpStream::connect(listener.local_addr()?)?;
+        self.silenced.push((listener, filler));
+        Ok(())
     }
 
     fn end(&mut self) {
@@ -292,6 +367,8 @@ pub struct Sockets<H> {
     host: H,
     layout: Layout,
     patience: Duration,
+    pace: Option<Pace>,
+    pulse: Pulse,
     world: Option<World>,
     clock: SharedClock,
     clients: BTreeMap<String, Conn>,
@@ -313,13 +390,14 @@ impl std::fmt::Debug for World {
     }
 }
 
-/// An outcome has to stay as it is for so long; one that is empty longer, since it begins as it should be.
+/// An outcome has to stay as it is for so long, while nothing happens anywhere; one that is empty longer, since it begins as
+/// it should be.
 const QUIET: Duration = Duration::from_millis(15);
-const QUIET_IF_EMPTY: Duration = Duration::from_millis(60);
+const QUIET_IF_EMPTY: Duration = Duration::from_millis(120);
 
 impl<H: Host> Sockets<H> {
     /// `patience`: how long an outcome is waited for.
-    pub fn new(host: H, patience: Duration) -> Self {
+    pub fn new(host: H, scenario: &Scenario, patience: Duration) -> Self {
         static MESHES: AtomicU32 = AtomicU32::new(0);
         // Meshes of one process differ in the third byte, processes in the second.
         let mesh = MESHES.fetch_add(1, Ordering::Relaxed);
@@ -335,6 +413,8 @@ impl<H: Host> Sockets<H> {
             host,
             layout: Layout::new(net, 1, now),
             patience,
+            pace: scenario.moves_time().then(Pace::default),
+            pulse: Pulse::default(),
             world: None,
             clock,
             clients: BTreeMap::new(),
@@ -380,11 +460,19 @@ impl<H: Host> Sockets<H> {
                     doors.push((door, Entry::Outbound));
                 }
             }
-            world.apps.push(App::begin(listeners));
+            world.apps.push(App::begin(listeners, self.pulse.clone()));
             let sender = sender.clone();
+            let (pace, pulse) = (self.pace.clone(), self.pulse.clone());
+            let proxy = move |now| Beating {
+                machine: Inspected::new(Proxy::new(
+                    [index as u8 + 1; 32],
+                    Crypto::production(),
+                    now,
+                )),
+                pulse,
+            };
             let sidecar = Sidecar {
-                seed: [index as u8 + 1; 32],
-                crypto: Crypto::production(),
+                machine: Box::new(move |now| Checked::new(Paced::new(pace, now, proxy))),
                 inputs: vec![
                     Input::Svid(self.layout.svid(index)),
                     Input::Snapshot(self.layout.snapshot(index)),
@@ -417,7 +505,7 @@ impl<H: Host> Sockets<H> {
         };
         self.world()?;
         let conn = match TcpStream::connect(to) {
-            Ok(stream) => Conn::begin(stream, tls).map_err(|e| e.to_string())?,
+            Ok(stream) => Conn::begin(stream, tls, &self.pulse).map_err(|e| e.to_string())?,
             Err(e) if e.kind() == ErrorKind::ConnectionRefused => Conn::refused(),
             Err(e) => return Err(format!("{to}: {e}")),
         };
@@ -436,6 +524,24 @@ impl<H: Host> Sockets<H> {
         let mut conns = lock(&self.world()?.apps[index].conns);
         let found = nth.checked_sub(1).and_then(|n| conns.get_mut(n));
         act(found.ok_or_else(|| format!("`{name}` was not opened"))?);
+        Ok(())
+    }
+
+    /// Lets `span` pass for the sidecars, and waits until it has.
+    fn advance(&mut self, span: Duration) -> Result<(), String> {
+        let pace = self.pace.clone().ok_or("this file does not move time")?;
+        let end = Instant::now() + self.patience + span;
+        let world = self.world()?;
+        pace.advance(span);
+        for sidecar in &world.sidecars {
+            sidecar.tell(Input::Tick);
+        }
+        while !pace.has_arrived() {
+            if Instant::now() >= end {
+                return Err("a sidecar does not hear of its deadline".into());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
         Ok(())
     }
 
@@ -520,9 +626,12 @@ impl<H: Host> Driver for Sockets<H> {
                 self.world()?.sidecars[index].tell(drain);
                 Ok(())
             }
-            Command::Silence { .. } | Command::Advance(_) => {
-                Err("a real clock cannot do this".into())
+            Command::Silence { workload, port } => {
+                let index = self.layout.index(workload);
+                let silenced = self.world()?.apps[index].silence(*port);
+                silenced.map_err(|e| e.to_string())
             }
+            Command::Advance(span) => self.advance(*span),
         }
     }
 
@@ -534,8 +643,11 @@ impl<H: Host> Driver for Sockets<H> {
             };
         }
         let end = Instant::now() + self.patience;
-        let mut since = None;
+        let (mut since, mut beats) = (None, self.pulse.beats());
         loop {
+            if std::mem::replace(&mut beats, self.pulse.beats()) != beats {
+                since = None;
+            }
             let news = self.news(false);
             let quiet = if news == News::default() {
                 QUIET_IF_EMPTY

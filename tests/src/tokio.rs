@@ -1,17 +1,13 @@
 //! Sidecars over tokio: each a shard of its own, its machine held against the contract.
 
-use meshward_core::proxy::{Input, Proxy};
-use meshward_simulator::campaign::Inspected;
-use meshward_simulator::check::Checked;
+use meshward_core::proxy::Input;
 use meshward_tokio::{Clock, Command, Destination, Driver, ProxyId, ShardHandle, spawn_shard};
 
-use crate::sockets::{Host, Running, Sidecar};
+use crate::sockets::{Host, Machine, Running, Sidecar, wait_for_end};
 
 /// Starts shards.
 #[derive(Debug, Default)]
 pub struct Tokio;
-
-type Machine = Checked<Inspected>;
 
 struct Shard(ShardHandle<Machine>);
 
@@ -25,8 +21,7 @@ impl Host for Tokio {
 
     fn start(&mut self, sidecar: Sidecar) -> Result<Box<dyn Running>, String> {
         let Sidecar {
-            seed,
-            crypto,
+            machine,
             inputs,
             doors,
             mut records,
@@ -35,8 +30,7 @@ impl Host for Tokio {
             let clock = Clock::start();
             let sink = move |_, record: Box<_>| records(*record);
             let mut driver = Driver::new(clock, Box::new(sink));
-            let machine = Checked::new(Inspected::new(Proxy::new(seed, crypto, clock.now())));
-            let proxy = driver.add(machine);
+            let proxy = driver.add(machine(clock.now()));
             assert_eq!(proxy, PROXY, "the first proxy of a driver");
             for input in inputs {
                 driver.input(proxy, input);
@@ -59,6 +53,7 @@ impl Running for Shard {
 
     fn stop(self: Box<Self>) -> Result<(), String> {
         self.0.send(Command::Stop);
+        wait_for_end(|| self.0.is_finished())?;
         self.0.join().map(drop).map_err(|e| e.to_string())
     }
 }

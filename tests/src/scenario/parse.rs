@@ -25,7 +25,6 @@ impl std::error::Error for ParseError {}
 pub fn parse(path: &Path, text: &str) -> Result<Scenario, ParseError> {
     let mut scenario = Scenario {
         path: path.into(),
-        virtual_time: false,
         blocks: Vec::new(),
     };
     let fail = |line, message: String| ParseError {
@@ -56,13 +55,6 @@ pub fn parse(path: &Path, text: &str) -> Result<Scenario, ParseError> {
         if line.trim().is_empty() || line.starts_with('#') {
             continue;
         }
-        if line == "needs virtual-time" {
-            if !scenario.blocks.is_empty() || !commands.is_empty() {
-                return Err(fail(number, "`needs` stands before every command".into()));
-            }
-            scenario.virtual_time = true;
-            continue;
-        }
         let mut body = Vec::new();
         while let Some((line, _)) =
             lines.next_if(|(l, _)| l.starts_with("  ") || l.starts_with('|') || l.starts_with('+'))
@@ -72,6 +64,14 @@ pub fn parse(path: &Path, text: &str) -> Result<Scenario, ParseError> {
         begun = begun.or(Some(number));
         let command = parse_command(line, &body).map_err(|message| fail(number, message))?;
         commands.push((number, command));
+        let alone = commands.len() == 1;
+        if !alone
+            && commands
+                .iter()
+                .any(|(_, c)| matches!(c, Command::Advance(_)))
+        {
+            return Err(fail(number, "`advance` stands alone in its block".into()));
+        }
     }
     if let Some(number) = begun {
         return Err(fail(number, "a block without `----`".into()));
@@ -221,9 +221,6 @@ fn check_names(scenario: &Scenario) -> Result<(), ParseError> {
         };
         let (mut needs_workload, mut needs_conn) = (None, None);
         match command {
-            Command::Silence { .. } if !scenario.virtual_time => {
-                return fail("only `needs virtual-time` files can silence somebody".into());
-            }
             Command::Workload(w) => {
                 if workloads.iter().any(|(name, _)| name == &w.name) {
                     return fail(format!("a second workload `{}`", w.name));

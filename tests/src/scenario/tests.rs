@@ -56,11 +56,21 @@ fn what_is_wrong_is_told_with_its_line() {
         ("advance 3\n----\n", "x.txt:1: `3` is not a time: 100ms, 5s"),
         ("----\na\n----\n", "x.txt:3: a second `----` in one block"),
         (
-            "advance 3s\n----\n\nneeds virtual-time\n",
-            "x.txt:4: `needs` stands before every command",
+            "workload a ports=80:http\nclose a 80\nadvance 3s\n----\n",
+            "x.txt:3: `advance` stands alone in its block",
         ),
     ] {
         assert_eq!(read(text), Err(expected.to_owned()), "{text}");
+    }
+}
+
+#[test]
+fn time_is_moved_by_files_that_say_so() {
+    for (text, moves) in [
+        ("workload a\n----\n", false),
+        ("workload a\n----\n\nadvance 3s\n----\n", true),
+    ] {
+        assert_eq!(read(text).map(|s| s.moves_time()), Ok(moves), "{text}");
     }
 }
 
