@@ -62,6 +62,8 @@ impl Pulse {
 pub struct Beating<M> {
     machine: M,
     pulse: Pulse,
+    /// What it was told by us, not by its links or its clock.
+    told: Pulse,
 }
 
 impl<M: CoreMachine<Input = Input, Action = Action>> CoreMachine for Beating<M> {
@@ -70,7 +72,11 @@ impl<M: CoreMachine<Input = Input, Action = Action>> CoreMachine for Beating<M> 
 
     fn handle(&mut self, input: Input, now: Now) {
         self.pulse.beat();
+        let told = !matches!(input, Input::Link(..) | Input::Tick);
         self.machine.handle(input, now);
+        if told {
+            self.told.beat();
+        }
     }
 
     fn poll_action(&mut self) -> Option<Action> {
@@ -112,14 +118,19 @@ pub trait Running {
 
 /// Waits until a sidecar that was told to stop has done so; one that does not must fail the test, not hang it.
 pub fn wait_for_end(has_ended: impl Fn() -> bool) -> Result<(), String> {
+    wait_until(has_ended).ok_or_else(|| "a sidecar does not stop when it is told to".into())
+}
+
+/// `None`: it does not become true.
+fn wait_until(is_true: impl Fn() -> bool) -> Option<()> {
     let end = Instant::now() + Duration::from_secs(10);
-    while !has_ended() {
+    while !is_true() {
         if Instant::now() >= end {
-            return Err("a sidecar does not stop when it is told to".into());
+            return None;
         }
         thread::sleep(Duration::from_millis(1));
     }
-    Ok(())
+    Some(())
 }
 
 /// One end of one connection, as its application sees it.
@@ -197,10 +208,12 @@ impl Conn {
             return;
         }
         match &mut state.tls {
-            Some(tls) => {
+            Some(tls) if matches!(tls.end(), None | Some(TlsEnd::Notified)) => {
                 tls.send(bytes);
                 flush(&mut state, socket);
             }
+            // The session failed before the client came to say this.
+            Some(_) => {}
             // The reader tells what became of the connection.
             None => drop((&**socket).write_all(bytes)),
         }
@@ -378,8 +391,21 @@ pub struct Sockets<H> {
 
 struct World {
     sidecars: Vec<Box<dyn Running>>,
+    /// How much each sidecar was told, and how much it has heard of it.
+    told: Vec<(u64, Pulse)>,
     apps: Vec<App>,
     records: mpsc::Receiver<(usize, Record)>,
+}
+
+impl World {
+    /// Returns when the sidecar has heard it, so that what the scenario does next comes after it.
+    fn tell(&mut self, sidecar: usize, input: Input) -> Result<(), String> {
+        let (told, heard) = &mut self.told[sidecar];
+        *told += 1;
+        self.sidecars[sidecar].tell(input);
+        let heard = wait_until(|| heard.beats() >= *told);
+        heard.ok_or_else(|| "a sidecar does not hear what it is told".into())
+    }
 }
 
 impl std::fmt::Debug for World {
@@ -437,6 +463,7 @@ impl<H: Host> Sockets<H> {
         let (sender, records) = mpsc::channel();
         let mut world = World {
             sidecars: Vec::new(),
+            told: Vec::new(),
             apps: Vec::new(),
             records,
         };
@@ -463,6 +490,8 @@ impl<H: Host> Sockets<H> {
             world.apps.push(App::begin(listeners, self.pulse.clone()));
             let sender = sender.clone();
             let (pace, pulse) = (self.pace.clone(), self.pulse.clone());
+            let heard = Pulse::default();
+            let told = heard.clone();
             let proxy = move |now| Beating {
                 machine: Inspected::new(Proxy::new(
                     [index as u8 + 1; 32],
@@ -470,6 +499,7 @@ impl<H: Host> Sockets<H> {
                     now,
                 )),
                 pulse,
+                told,
             };
             let sidecar = Sidecar {
                 machine: Box::new(move |now| Checked::new(Paced::new(pace, now, proxy))),
@@ -480,6 +510,7 @@ impl<H: Host> Sockets<H> {
                 doors,
                 records: Box::new(move |record| drop(sender.send((index, record)))),
             };
+            world.told.push((sidecar.inputs.len() as u64, heard));
             world.sidecars.push(self.host.start(sidecar)?);
         }
         Ok(world)
@@ -604,9 +635,9 @@ impl<H: Host> Driver for Sockets<H> {
             }
             Command::Apply(yaml) => {
                 self.layout.apply(yaml)?;
-                if let Some(world) = &self.world {
-                    for (index, sidecar) in world.sidecars.iter().enumerate() {
-                        sidecar.tell(Input::Snapshot(self.layout.snapshot(index)));
+                if let Some(world) = &mut self.world {
+                    for index in 0..world.sidecars.len() {
+                        world.tell(index, Input::Snapshot(self.layout.snapshot(index)))?;
                     }
                 }
                 Ok(())
@@ -623,8 +654,7 @@ impl<H: Host> Driver for Sockets<H> {
             Command::Drain { workload, grace } => {
                 let index = self.layout.index(workload);
                 let drain = Input::Drain { grace: *grace };
-                self.world()?.sidecars[index].tell(drain);
-                Ok(())
+                self.world()?.tell(index, drain)
             }
             Command::Silence { workload, port } => {
                 let index = self.layout.index(workload);
