@@ -74,6 +74,8 @@ pub struct Outcome {
     pub answered: usize,
     pub denied: usize,
     pub arrived: usize,
+    /// What all machines heard and said, a line each, if the trace keeps lines.
+    pub lines: Vec<String>,
     /// Every broken promise, in words. Empty is good.
     pub violations: Vec<String>,
 }

@@ -139,6 +139,7 @@ pub(super) fn judge(plan: &Plan, world: &mut Sim, over: bool, busy: Vec<String>)
     }
     let mut outcome = Outcome {
         hash: world.trace().hash(),
+        lines: world.trace().lines().to_vec(),
         requests: 0,
         net: world.net().stats(),
         answered: 0,
