@@ -2,8 +2,10 @@
 
 pub mod authorization_policy;
 pub mod finding;
+pub mod kube;
 pub mod load;
 pub mod mesh_config;
 pub mod meta;
+pub mod object;
 pub mod peer_authentication;
 mod scope;

@@ -1,0 +1,104 @@
+//! One resource of any kind that a mesh is made of.
+
+use std::fmt;
+
+use super::authorization_policy::AuthorizationPolicy;
+use super::kube::{Deployment, Namespace, Pod, Service, ServiceAccount};
+use super::mesh_config::MeshConfig;
+use super::meta::Meta;
+use super::peer_authentication::PeerAuthentication;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    AuthorizationPolicy(AuthorizationPolicy),
+    Deployment(Deployment),
+    /// The ConfigMap `istio`, of which `data.mesh` counts.
+    MeshConfig(Meta, MeshConfig),
+    Namespace(Namespace),
+    PeerAuthentication(PeerAuthentication),
+    Pod(Pod),
+    Service(Service),
+    ServiceAccount(ServiceAccount),
+}
+
+/// The kinds of [`Object`], in the words of their API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    AuthorizationPolicy,
+    ConfigMap,
+    Deployment,
+    Namespace,
+    PeerAuthentication,
+    Pod,
+    Service,
+    ServiceAccount,
+}
+
+/// What an object is called. No two objects of a mesh share a key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    pub kind: Kind,
+    /// Empty for kinds that live in none.
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Object {
+    pub fn meta(&self) -> &Meta {
+        match self {
+            Self::AuthorizationPolicy(o) => &o.meta,
+            Self::Deployment(o) => &o.meta,
+            Self::MeshConfig(meta, _) => meta,
+            Self::Namespace(o) => &o.meta,
+            Self::PeerAuthentication(o) => &o.meta,
+            Self::Pod(o) => &o.meta,
+            Self::Service(o) => &o.meta,
+            Self::ServiceAccount(o) => &o.meta,
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
+            Self::Deployment(_) => Kind::Deployment,
+            Self::MeshConfig(..) => Kind::ConfigMap,
+            Self::Namespace(_) => Kind::Namespace,
+            Self::PeerAuthentication(_) => Kind::PeerAuthentication,
+            Self::Pod(_) => Kind::Pod,
+            Self::Service(_) => Kind::Service,
+            Self::ServiceAccount(_) => Kind::ServiceAccount,
+        }
+    }
+
+    pub fn key(&self) -> Key {
+        let meta = self.meta();
+        Key {
+            kind: self.kind(),
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone(),
+        }
+    }
+}
+
+/// As kubectl prints it: `peerauthentication.security.istio.io/default`.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
+}
+
+/// In lower case with its group: `deployment.apps`, `service`.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AuthorizationPolicy => "authorizationpolicy.security.istio.io",
+            Self::ConfigMap => "configmap",
+            Self::Deployment => "deployment.apps",
+            Self::Namespace => "namespace",
+            Self::PeerAuthentication => "peerauthentication.security.istio.io",
+            Self::Pod => "pod",
+            Self::Service => "service",
+            Self::ServiceAccount => "serviceaccount",
+        })
+    }
+}
