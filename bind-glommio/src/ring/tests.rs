@@ -162,6 +162,22 @@ fn a_watch_tells_a_reset_from_a_fin() {
 }
 
 #[test]
+fn a_bound_address_takes_no_port_before_the_connect() {
+    for from in ["127.0.0.6:0", "[::1]:0"] {
+        let from: std::net::SocketAddr = from.parse().unwrap();
+        let domain = socket2::Domain::for_address(from);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+        bind_address_no_port(&socket).unwrap();
+        match socket.bind(&from.into()) {
+            Err(_) if from.is_ipv6() => continue,
+            bound => bound.unwrap(),
+        }
+        let local = socket.local_addr().unwrap().as_socket().unwrap();
+        assert_eq!(local, from);
+    }
+}
+
+#[test]
 fn a_dropped_ring_receives_no_more() {
     let mut ring = Ring::with_sizes(4, 8, 2).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -4,12 +4,18 @@
 
 extern crate meshward_glommio as meshward_tokio;
 
+#[path = "../../../bind-tokio/tests/sockets/adopt.rs"]
+mod adopt;
 #[path = "../../../bind-tokio/tests/sockets/alone.rs"]
 mod alone;
 #[path = "../../../bind-tokio/tests/sockets/common.rs"]
 mod common;
 #[path = "../../../bind-tokio/tests/sockets/forward.rs"]
 mod forward;
+#[path = "../../../bind-tokio/tests/sockets/leave.rs"]
+mod leave;
+#[path = "../../../bind-tokio/tests/sockets/many.rs"]
+mod many;
 #[path = "../../../bind-tokio/tests/sockets/script.rs"]
 mod script;
 

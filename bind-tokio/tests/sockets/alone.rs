@@ -39,7 +39,7 @@ static ALLOCATOR: Counting = Counting;
 const ROLE: &str = "MESHWARD_TEST_ROLE";
 
 /// Runs the test `name` again in a child with `role`, which prints what it finds on lines that begin with `=`.
-fn child(name: &str, role: &str, descriptors: usize) -> Child {
+pub(crate) fn child(name: &str, role: &str, descriptors: usize) -> Child {
     Process::new("sh")
         .args(["-c", "ulimit -n $0; exec \"$@\""])
         .arg(descriptors.to_string())
@@ -52,12 +52,12 @@ fn child(name: &str, role: &str, descriptors: usize) -> Child {
         .unwrap()
 }
 
-fn is_child(role: &str) -> bool {
+pub(crate) fn is_child(role: &str) -> bool {
     std::env::var(ROLE).is_ok_and(|r| r == role)
 }
 
 /// Waits for its success and returns what it printed.
-fn finish(child: Child) -> Vec<String> {
+pub(crate) fn finish(child: Child) -> Vec<String> {
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
@@ -67,7 +67,7 @@ fn finish(child: Child) -> Vec<String> {
         .collect()
 }
 
-fn say(what: impl std::fmt::Display) {
+pub(crate) fn say(what: impl std::fmt::Display) {
     println!("\n={what}");
 }
 
