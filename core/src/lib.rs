@@ -12,9 +12,11 @@ pub mod rng;
 pub mod timer;
 
 pub mod accept;
+pub mod agent;
 pub mod api;
 pub mod authn;
 pub mod authz;
+pub mod control;
 pub mod decide;
 pub mod http;
 pub mod path;

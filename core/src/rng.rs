@@ -12,6 +12,8 @@ pub enum Purpose {
     RequestId = 1,
     /// Waiting time between two tries.
     Backoff = 2,
+    /// How far a renewal is moved from the middle of a certificate's life (S-94).
+    Renewal = 3,
 }
 
 /// A generator for one purpose.
