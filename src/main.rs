@@ -5,6 +5,7 @@ mod config;
 mod exit;
 mod files;
 mod logs;
+mod mesh;
 mod say;
 mod sidecar;
 mod walkthrough;

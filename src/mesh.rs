@@ -1,0 +1,5 @@
+//! What a running mesh consists of.
+
+mod apps;
+mod entry;
+mod relay;
