@@ -12,18 +12,10 @@ use clap::Args;
 
 use crate::exit::Failure;
 use crate::files;
+use crate::mesh::entry::environment;
 use crate::mesh::folder::{Folder, Which};
 use crate::mesh::protocol::{self, Answer, Ask, Workload};
 use crate::say;
-
-/// Names that a program asks for another way than ours, or for none.
-const OTHERS: [&str; 5] = [
-    "all_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "no_proxy",
-];
 
 /// As sh: it is there and cannot be run.
 const NOT_RUNNABLE: u8 = 126;
@@ -83,15 +75,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn surround(command: &mut Command, mesh: &str, workload: &Workload) {
-    for name in OTHERS {
-        command.env_remove(name);
-    }
-    let proxy = format!("socks5h://{}", workload.proxy);
-    for name in ["ALL_PROXY", "http_proxy", "https_proxy"] {
-        command.env(name, &proxy);
+    for (name, value) in environment(workload.proxy) {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
     }
     command
-        .env("MESHWARD_PROXY", workload.proxy.to_string())
         .env("MESHWARD_RUN", &workload.run)
         .env("MESHWARD_MESH", mesh);
     match &workload.certs {

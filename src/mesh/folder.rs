@@ -12,9 +12,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{
-    DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt,
-};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -157,7 +155,9 @@ impl Folder {
         }
         let run = self.run();
         match fs::symlink_metadata(&run) {
-            Ok(found) if found.is_dir() => fs::remove_dir_all(&run).map_err(|e| broken(&run, &e))?,
+            Ok(found) if found.is_dir() => {
+                fs::remove_dir_all(&run).map_err(|e| broken(&run, &e))?
+            }
             Ok(_) => {
                 return Err(Failure::Machine(format!(
                     "{}: is in the way\n  hint: have a look and move it away",

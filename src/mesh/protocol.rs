@@ -113,7 +113,8 @@ pub(crate) fn ask(folder: &Folder, ask: Ask) -> Result<Answer, Failure> {
         ask,
     };
     // A server that does not want all of it answers and closes; what it says counts.
-    let sent = write(&mut stream, &request, REQUEST_MAX).and_then(|()| stream.shutdown(Shutdown::Write));
+    let sent =
+        write(&mut stream, &request, REQUEST_MAX).and_then(|()| stream.shutdown(Shutdown::Write));
     if let Err(e) = &sent
         && e.kind() == io::ErrorKind::InvalidInput
     {
@@ -226,7 +227,10 @@ mod tests {
         let long = "x".repeat(100);
         let error = read::<String>(&mut format!("\"{long}\"").as_bytes(), 101).unwrap_err();
         assert_eq!(error.to_string(), "more than 101 bytes");
-        assert_eq!(read::<String>(&mut format!("\"{long}\"").as_bytes(), 102).unwrap(), long);
+        assert_eq!(
+            read::<String>(&mut format!("\"{long}\"").as_bytes(), 102).unwrap(),
+            long
+        );
         let error = write(&mut Vec::new(), &long, 101).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }

@@ -239,9 +239,8 @@ macro_rules! over {
             pub(super) fn start(ears: Ears) -> io::Result<Box<dyn Worker>> {
                 let clock = Clock::start();
                 let name = format!("worker-{}", ears.worker);
-                let handle = spawn_shard(name, None, move || {
-                    Ok(Driver::new(clock, Box::new(ears)))
-                })?;
+                let handle =
+                    spawn_shard(name, None, move || Ok(Driver::new(clock, Box::new(ears))))?;
                 Ok(Box::new(Thread { handle, clock }))
             }
 
