@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use meshward_core::agent::{Agent, AgentAction, AgentConfig, AgentInput, Identity, Note};
 use meshward_core::clock::Now;
-use meshward_core::control::ca::{Authority, Refusal, SignRequest, sign};
+use meshward_core::control::ca::{Authority, Chain, Refusal, SignRequest, sign};
 use meshward_core::machine::Machine;
 use meshward_core::spiffe::{SpiffeId, TrustDomain};
 use meshward_core::tls::{Crypto, KeyKind};
@@ -32,6 +32,12 @@ pub(crate) struct Identities {
     crypto: Arc<Crypto>,
     clock: Clock,
     began: Instant,
+}
+
+/// A workload and the agent that keeps its identity fresh.
+pub(crate) struct Member {
+    pub(crate) id: SpiffeId,
+    agent: Agent,
 }
 
 /// What an agent came to.
@@ -60,34 +66,36 @@ impl Identities {
         })
     }
 
-    /// An agent for `id`, and what came of starting it.
-    pub(crate) fn begin(&mut self, id: SpiffeId) -> Result<(Agent, News), Failure> {
+    /// A member that asks to be `id`, and what came of asking.
+    pub(crate) fn begin(&mut self, id: SpiffeId) -> Result<(Member, News), Failure> {
         let config = AgentConfig {
             key: self.issuing.key,
             validity: self.issuing.ttl,
-            ..AgentConfig::new(id)
+            ..AgentConfig::new(id.clone())
         };
-        let mut agent = Agent::new(config, random()?, Arc::clone(&self.crypto));
-        let news = self.tell(&mut agent, AgentInput::Start);
-        Ok((agent, news))
+        let agent = Agent::new(config, random()?, Arc::clone(&self.crypto));
+        let mut member = Member { id, agent };
+        let news = self.tell(&mut member, AgentInput::Start);
+        Ok((member, news))
     }
 
-    /// How long until `agent` wants a tick; `None`: it waits for nothing.
-    pub(crate) fn due(&self, agent: &Agent) -> Option<Duration> {
+    /// How long until `member` wants a tick; `None`: it waits for nothing.
+    pub(crate) fn due(&self, member: &Member) -> Option<Duration> {
         let now = self.clock.now().at.0;
         let nanoseconds = |at: u64| Duration::from_nanos(at.saturating_sub(now));
-        agent.poll_timeout().map(|d| nanoseconds(d.at.0))
+        member.agent.poll_timeout().map(|d| nanoseconds(d.at.0))
     }
 
-    /// Tells `agent` that time went on.
-    pub(crate) fn tick(&mut self, agent: &mut Agent) -> News {
-        self.tell(agent, AgentInput::Tick)
+    /// Tells `member` that time went on.
+    pub(crate) fn tick(&mut self, member: &mut Member) -> News {
+        self.tell(member, AgentInput::Tick)
     }
 
-    fn tell(&mut self, agent: &mut Agent, input: AgentInput) -> News {
+    fn tell(&mut self, member: &mut Member, input: AgentInput) -> News {
         self.clock.refresh();
         let now = self.clock.now();
         let mut news = News::default();
+        let Member { id, agent } = member;
         agent.handle(input, now);
         while let Some(action) = agent.poll_action() {
             match action {
@@ -96,7 +104,7 @@ impl Identities {
                     csr_pem,
                     validity_s,
                 } => {
-                    let answer = self.sign(agent.id(), csr_pem, validity_s, now);
+                    let answer = self.sign(id, csr_pem, validity_s, now);
                     agent.handle(AgentInput::Signed { request, answer }, now);
                 }
                 AgentAction::Publish(identity) => news.identity = Some(identity),
@@ -104,6 +112,30 @@ impl Identities {
             }
         }
         news
+    }
+
+    fn sign(
+        &self,
+        caller: &SpiffeId,
+        csr_pem: String,
+        validity_s: i64,
+        now: Now,
+    ) -> Result<Chain, Refusal> {
+        if let Some(answers_for) = self.issuing.answers_for
+            && self.began.elapsed() >= answers_for
+        {
+            let seconds = answers_for.as_secs();
+            let why = format!("it was to answer for {seconds} s only");
+            return Err(Refusal::Unreachable(why));
+        }
+        let request = SignRequest {
+            caller: Some(caller.clone()),
+            csr: csr_pem.into_bytes(),
+            validity_s,
+        };
+        // Fails only where the system has no randomness.
+        let serial = random().map_err(|e| Refusal::Making(e.to_string()))?;
+        sign(&self.authority, &request, now.wall, serial)
     }
 }
 
