@@ -56,7 +56,10 @@ async fn request(stream: &mut TcpStream) -> io::Result<Result<Target, Reply>> {
         return Ok(Err(Reply::Failure));
     }
     let host = match kind {
-        IPV4 => Some(IpAddr::V4(Ipv4Addr::from(read::<4>(stream).await?))).map(Host::Address),
+        IPV4 => {
+            let address = IpAddr::V4(Ipv4Addr::from(read::<4>(stream).await?));
+            Some(Host::Address(address))
+        }
         IPV6 => {
             let address = IpAddr::V6(Ipv6Addr::from(read::<16>(stream).await?));
             Some(Host::Address(address.to_canonical()))
