@@ -630,3 +630,5 @@ fn at_wall(wall: UnixTime, now: Now) -> Instant {
     now.at.after(ahead.min(WALL_LOOK))
 }
 
+#[cfg(test)]
+mod tests;

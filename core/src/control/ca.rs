@@ -74,6 +74,24 @@ impl Authority {
         let der = crypto.keys.generate(kind)?;
         let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(der.reveal().as_slice()))
             .map_err(|_| CaError::KeyUnusable)?;
+        Self::self_signed(key, domain, now, serial)
+    }
+
+    /// The same authority under a root that begins now: same name, same key, so that certificates signed before lead to
+    /// it too (S-95).
+    pub fn renewed(&self, now: UnixTime, serial: [u8; 16]) -> Result<Self, CaError> {
+        let der = self.issuer.key().serialized_der();
+        let key =
+            KeyPair::try_from(&PrivatePkcs8KeyDer::from(der)).map_err(|_| CaError::KeyUnusable)?;
+        Self::self_signed(key, &self.trust_domain, now, serial)
+    }
+
+    fn self_signed(
+        key: KeyPair,
+        domain: &TrustDomain,
+        now: UnixTime,
+        serial: [u8; 16],
+    ) -> Result<Self, CaError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params

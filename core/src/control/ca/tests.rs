@@ -152,6 +152,28 @@ fn an_authority_survives_its_files() {
     }
 }
 
+/// S-95
+#[test]
+fn a_renewed_root_believes_what_was_signed_before_and_is_believed_by_who_knows_the_old_one() {
+    for kind in [KeyKind::P256, KeyKind::Rsa2048] {
+        let old = authority(kind);
+        let later = UnixTime(old.not_after().0 - 60_000);
+        let new = old.renewed(later, [2; 16]).unwrap();
+        assert_ne!(new.root(), old.root());
+        assert_eq!(
+            new.not_after().as_secs(),
+            later.as_secs() + ROOT_LIFETIME.as_secs()
+        );
+        for (signer, trusted) in [(&old, &new), (&new, &old)] {
+            let chain = sign(signer, &request(API, csr(), 30), later, SERIAL).unwrap();
+            let bundle = TrustBundle::new([trusted.root().clone()]).unwrap();
+            let (sent, _) = chain.split();
+            let peer = verify_client(sent, &bundle, &[domain()], later, ALGORITHMS);
+            assert_eq!(peer.map(|leaf| leaf.id), Ok(id(API)));
+        }
+    }
+}
+
 #[test]
 fn files_that_make_no_authority_are_told_apart() {
     let made = authority(KeyKind::P256);
