@@ -376,3 +376,6 @@ fn no_part_of_a_mesh(envelope: &Envelope<'_>, report: &mut Report) {
     let hint = "a mesh holds AuthorizationPolicy, Deployment, Namespace, PeerAuthentication, Pod, Service, ServiceAccount and the ConfigMap `istio`";
     report.invalid(envelope.place, message, hint);
 }
+
+#[cfg(test)]
+mod tests;
