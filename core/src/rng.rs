@@ -12,6 +12,8 @@ pub enum Purpose {
     RequestId = 1,
     /// Waiting time between two tries.
     Backoff = 2,
+    /// Which of several endpoints.
+    Balance = 3,
 }
 
 /// A generator for one purpose.

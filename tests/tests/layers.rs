@@ -64,6 +64,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
+    ("route", &["api", "snapshot"]),
     ("telemetry", &["authz", "decide", "spiffe"]),
     // Machines.
     (
@@ -77,6 +78,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "http",
             "machine",
             "path",
+            "route",
             "snapshot",
             "spiffe",
             "sync",
