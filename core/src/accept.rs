@@ -116,6 +116,16 @@ pub fn decide(mode: Mode, kind: PortKind, first: FirstBytes) -> Accept {
     }
 }
 
+/// What becomes of a connection of the application to a port that nobody declared: HTTP if it speaks HTTP/1.1, else opaque
+/// bytes, its own TLS among them (S-69).
+pub fn outbound(first: FirstBytes) -> Accept {
+    match first {
+        FirstBytes::NeedMore => Accept::NeedMore,
+        FirstBytes::Tls { .. } => Accept::Tcp,
+        FirstBytes::Plain(plain) => decide_plain(Mode::Disable, PortKind::Auto, plain),
+    }
+}
+
 fn decide_plain(mode: Mode, kind: PortKind, plain: PlainKind) -> Accept {
     match (mode, kind) {
         (Mode::Strict, _) => Accept::Reset,

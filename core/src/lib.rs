@@ -21,6 +21,7 @@ pub mod decide;
 pub mod http;
 pub mod path;
 pub mod proxy;
+pub mod route;
 pub mod snapshot;
 pub mod spiffe;
 pub mod sync;

@@ -42,10 +42,16 @@ pub const STREAM_TIMEOUT: Duration = Duration::from_secs(300);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// After our FIN we wait so long for the peer's.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
-/// Idle links to upstreams that are kept for reuse, per cluster.
+/// Pools of upstream links: endpoints that are in use, and addresses that no service covers.
+pub const POOLS_MAX: usize = 4096;
+/// Endpoints of a cluster that are looked at for one that was not tried yet. Envoy: `host_selection_retry_max_attempts` 5.
+pub const ENDPOINTS_LOOKED_AT: usize = 5;
+/// Idle links to upstreams that are kept for reuse, per pool.
 pub const POOL_MAX: usize = 1024;
 /// A pooled upstream link without a request. Envoy: cluster `idle_timeout` 1 h; applications close earlier.
 pub const POOL_IDLE: Duration = Duration::from_secs(3600);
+/// Pods of one mesh: a Deployment may ask for four thousand million of them in ten characters.
+pub const PODS_MAX: usize = 10_000;
 /// Tries of one request on the connection level (S-66): the first and two more.
 pub const ATTEMPTS_MAX: u32 = 3;
 

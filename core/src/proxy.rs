@@ -116,6 +116,8 @@ struct Shared {
     head: Vec<u8>,
     date: rewrite::Date,
     rng: Rng,
+    /// Chooses between endpoints.
+    balance: Rng,
     stats: Stats,
     now: Now,
     /// Draining, until this instant.
@@ -148,6 +150,7 @@ impl Proxy {
                 head: Vec::new(),
                 date: rewrite::Date::default(),
                 rng: Rng::new(seed, Purpose::RequestId),
+                balance: Rng::new(seed, Purpose::Balance),
                 stats: Stats::default(),
                 now,
                 drain: None,
@@ -167,12 +170,7 @@ impl Proxy {
 
     /// Upstream links that wait for a request.
     pub fn pooled(&self) -> usize {
-        self.shared
-            .world
-            .clusters
-            .iter()
-            .map(|c| c.idle.len())
-            .sum()
+        self.shared.world.pools.iter().map(|p| p.idle.len()).sum()
     }
 
     /// What the machine is waiting for, a line for each link.

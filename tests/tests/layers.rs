@@ -64,6 +64,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
+    ("route", &["api", "snapshot"]),
     ("telemetry", &["authz", "decide", "spiffe"]),
     // Machines.
     (
@@ -77,6 +78,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "http",
             "machine",
             "path",
+            "route",
             "snapshot",
             "spiffe",
             "sync",
@@ -87,7 +89,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("agent", &["control::ca", "machine", "spiffe", "tls"]),
     // The control side: never sees a proxy.
-    ("control", &["spiffe", "tls"]),
+    (
+        "control",
+        &["accept::PortKind", "api", "authz", "snapshot", "spiffe", "tls"],
+    ),
 ];
 
 /// A path that may be named under some files alone, and why.

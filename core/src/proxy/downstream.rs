@@ -203,9 +203,14 @@ impl Downstream {
     fn begin(&mut self, ups: &mut Table<LinkId, Box<Upstream>>, shared: &mut Shared) {
         match shared.world.place(self.facts.route) {
             None => self.refuse(shared),
-            Some(Place::Outbound(door)) => match door.port.kind {
+            Some(Place::Outbound(port)) => match port.kind {
                 PortKind::Tcp => self.become_opaque(ups, shared),
-                PortKind::Http | PortKind::Auto => self.become_http(shared),
+                PortKind::Http => self.become_http(shared),
+                // A server that speaks first is not heard of before the client has said something (S-27).
+                PortKind::Auto => {
+                    let at = shared.now.at.after(limits::IDLE_TIMEOUT);
+                    self.deadline(Some(Deadline { at, why: SILENCE }), shared);
+                }
             },
             Some(Place::Inbound(door)) => {
                 if accept::app_may_speak_first(door.port.mode, door.port.kind) {
@@ -252,8 +257,9 @@ impl Downstream {
     }
 
     fn sniff(&mut self, held: Buf, ups: &mut Table<LinkId, Box<Upstream>>, shared: &mut Shared) {
-        let Some(Place::Inbound(door)) = shared.world.place(self.facts.route) else {
-            return self.refuse(shared);
+        let place = match shared.world.place(self.facts.route) {
+            Some(place) => place,
+            None => return self.refuse(shared),
         };
         let sniffed = sniff(&held);
         if matches!(sniffed, Sniff::Bad) {
@@ -266,7 +272,11 @@ impl Downstream {
             Sniff::Hello(hello) => FirstBytes::tls(hello.alpn.iter().map(Vec::as_slice)),
             Sniff::NotTls | Sniff::Bad => FirstBytes::Plain(accept::first_plain_kind(&held)),
         };
-        match accept::decide(door.port.mode, door.port.kind, first) {
+        let accepted = match &place {
+            Place::Inbound(door) => accept::decide(door.port.mode, door.port.kind, first),
+            Place::Outbound(_) => accept::outbound(first),
+        };
+        match accepted {
             Accept::NeedMore => {
                 if held.len() >= limits::CLIENT_HELLO_MAX {
                     shared.stats.limited += 1;
@@ -296,10 +306,12 @@ impl Downstream {
                 let Sniff::Hello(hello) = sniffed else {
                     return self.refuse(shared);
                 };
+                if shared.world.is_expired(shared.now.wall) {
+                    shared.note(self.io.id, "our own certificate has expired");
+                }
                 let session = shared
                     .world
-                    .server
-                    .as_ref()
+                    .server(shared.now.wall)
                     .and_then(|tls| Session::server(tls, chain, &hello).ok());
                 let Some(session) = session else {
                     return self.refuse(shared);

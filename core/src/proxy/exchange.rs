@@ -6,7 +6,7 @@ use super::downstream::Facts;
 use super::http::server_name;
 use super::link::{Io, write};
 use super::upstream::Upstream;
-use super::world::{ClusterId, Place};
+use super::world::{Place, PoolId, Target};
 use super::{Action, Shared};
 use crate::clock::{Instant, Now};
 use crate::decide::{Greeting, Permit};
@@ -26,7 +26,8 @@ pub(super) enum Stage {
     Connecting {
         right: Right,
         upstream: LinkId,
-        attempt: u32,
+        /// Where it was tried before.
+        tried: Vec<PoolId>,
         parked: Buf,
     },
     /// Bytes flow.
@@ -63,8 +64,8 @@ pub(super) struct Exchange {
     pub(super) response: Response,
     pub(super) to: ResponseTo,
     pub(super) words: Words,
-    /// Where the request was allowed to go: the cluster and its serial.
-    pub(super) cluster: Option<(ClusterId, u64)>,
+    /// Where the request was allowed to go.
+    pub(super) target: Option<Target>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +118,7 @@ impl Exchange {
             response: Response::Awaited,
             to,
             words: Words::Http,
-            cluster: None,
+            target: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The HTTP side of a downstream link: one request at a time, judged, forwarded, answered.
 
 use std::mem;
+use std::sync::Arc;
 
 use super::downstream::Facts;
 use super::exchange::{
@@ -8,7 +9,7 @@ use super::exchange::{
 };
 use super::link::{Io, Wire, write};
 use super::upstream::{Obtained, Upstream, obtain};
-use super::world::{ClusterId, Place};
+use super::world::{Place, PoolId, Target};
 use super::{Route, Shared, rewrite};
 use crate::accept::{Mode, PortKind};
 use crate::clock::Deadline;
@@ -21,7 +22,10 @@ use crate::http::reply::{LocalReply, is_grpc};
 use crate::id::LinkId;
 use crate::limits;
 use crate::link::Buf;
+use crate::route;
+use crate::snapshot::Endpoints;
 use crate::telemetry::record::Flags;
+use crate::tls::ChainKind;
 
 #[derive(Debug)]
 pub(super) struct HttpSide {
@@ -455,8 +459,8 @@ impl HttpSide {
             None => "a request".to_owned(),
             Some(x) => match &x.stage {
                 Stage::Connecting {
-                    upstream, attempt, ..
-                } => format!("connection {upstream:?}, try {attempt}"),
+                    upstream, tried, ..
+                } => format!("connection {upstream:?}, try {}", tried.len() + 1),
                 Stage::Forwarding { upstream, .. } => {
                     format!("1 exchange forwarding on {upstream:?}")
                 }
@@ -487,9 +491,10 @@ impl HttpSide {
         };
     }
 
-    /// One try to connect failed: another follows, or the answer that there is none (S-66).
+    /// One try to connect, by the pool `failed`, came to nothing: another follows, or the answer that there is none (S-66).
     pub(super) fn on_connect_failed(
         &mut self,
+        failed: PoolId,
         reason: String,
         io: &mut Io,
         facts: &Facts,
@@ -499,48 +504,58 @@ impl HttpSide {
         let Some(x) = &mut self.exchange else { return };
         let Stage::Connecting {
             right,
-            attempt,
+            mut tried,
             parked,
             ..
         } = mem::replace(&mut x.stage, Stage::Answered)
         else {
             return;
         };
+        tried.push(failed);
         // A snapshot that came meanwhile may lead elsewhere, where other rules hold: the permit does not reach there.
-        let cluster = shared.world.place(facts.route).map(|p| p.cluster());
-        let cluster = cluster.filter(|id| x.cluster == named(*id, shared));
-        if attempt < limits::ATTEMPTS_MAX
-            && let Some(cluster) = cluster
-        {
-            match obtain(&right, cluster, io.id, ups, shared) {
-                Some(Obtained::Ready(id)) => {
-                    x.stage = Stage::Connecting {
-                        right,
-                        upstream: id,
-                        attempt: attempt + 1,
-                        parked,
-                    };
-                    if let Some(u) = ups.get_mut(id) {
-                        u.receiver.expect_response(x.to);
-                        self.on_connected(u, shared);
-                        u.flush(shared);
-                    }
-                    return;
+        let again = match &x.target {
+            Some(Target::Application(of, serial)) => shared
+                .world
+                .place(facts.route)
+                .is_some_and(|place| place.leads_to(*of, *serial)),
+            Some(Target::Cluster(_)) => true,
+            None => false,
+        };
+        let again = again && tried.len() < limits::ATTEMPTS_MAX as usize;
+        let obtained = x
+            .target
+            .as_ref()
+            .filter(|_| again)
+            .and_then(|target| pool(target, facts, &tried, shared))
+            .and_then(|pool| obtain(&right, pool, io.id, ups, shared));
+        match obtained {
+            Some(Obtained::Ready(id)) => {
+                x.stage = Stage::Connecting {
+                    right,
+                    upstream: id,
+                    tried,
+                    parked,
+                };
+                if let Some(u) = ups.get_mut(id) {
+                    u.receiver.expect_response(x.to);
+                    self.on_connected(u, shared);
+                    u.flush(shared);
                 }
-                Some(Obtained::Opening(id)) => {
-                    if let Some(u) = ups.get_mut(id) {
-                        u.receiver.expect_response(x.to);
-                    }
-                    x.stage = Stage::Connecting {
-                        right,
-                        upstream: id,
-                        attempt: attempt + 1,
-                        parked,
-                    };
-                    return;
-                }
-                None => {}
+                return;
             }
+            Some(Obtained::Opening(id)) => {
+                if let Some(u) = ups.get_mut(id) {
+                    u.receiver.expect_response(x.to);
+                }
+                x.stage = Stage::Connecting {
+                    right,
+                    upstream: id,
+                    tried,
+                    parked,
+                };
+                return;
+            }
+            None => {}
         }
         self.on_failure(Failure::Connect { reason }, io, facts, shared);
     }
@@ -821,7 +836,7 @@ fn begin(
             }
             verdict
         }
-        Place::Outbound(door) => decide::outbound_request(&door.port, head.path),
+        Place::Outbound(port) => decide::outbound_request(port, head.path),
     };
     let (permit, path) = match verdict {
         Verdict::Allow(permit, path) => (permit, path),
@@ -865,8 +880,11 @@ fn begin(
         }
     });
     let right = Right::Permit(permit);
-    x.cluster = named(place.cluster(), shared);
-    match obtain(&right, place.cluster(), io.id, ups, shared) {
+    let target = target(&place, head, &mut x.account);
+    let obtained =
+        pool(&target, facts, &[], shared).and_then(|pool| obtain(&right, pool, io.id, ups, shared));
+    x.target = Some(target);
+    match obtained {
         Some(Obtained::Ready(id)) => {
             if let Some(u) = ups.get_mut(id) {
                 u.io.gather(&encoded);
@@ -888,7 +906,7 @@ fn begin(
             x.stage = Stage::Connecting {
                 right,
                 upstream: id,
-                attempt: 1,
+                tried: Vec::new(),
                 parked,
             };
         }
@@ -903,9 +921,33 @@ fn begin(
     (x, if last { Life::Last } else { Life::KeptAlive })
 }
 
-/// A cluster as nothing else is called, ever.
-fn named(id: ClusterId, shared: &mut Shared) -> Option<(ClusterId, u64)> {
-    shared.world.cluster(id).map(|c| (id, c.serial))
+/// Where a request goes that is allowed to, and what its record says of that.
+fn target(place: &Place, head: &RequestHead<'_>, account: &mut Account) -> Target {
+    let Place::Outbound(port) = place else {
+        return place.target();
+    };
+    let cluster = route::outbound(port, head.authority);
+    account.note(|r| {
+        r.upstream_cluster = Some(cluster.name.clone());
+        if matches!(cluster.endpoints, Endpoints::OriginalDestination { .. })
+            && !port.hosts.is_empty()
+            && Arc::ptr_eq(cluster, &port.otherwise)
+        {
+            r.route = Some("allow_any".into());
+        }
+    });
+    Target::Cluster(Arc::clone(cluster))
+}
+
+/// The pool for the next try of a request.
+fn pool(target: &Target, facts: &Facts, tried: &[PoolId], shared: &mut Shared) -> Option<PoolId> {
+    shared.world.choose(
+        target,
+        ChainKind::Http,
+        facts.original_dst,
+        tried,
+        &mut shared.balance,
+    )
 }
 
 /// The port takes links of this kind now. A link may have come in under an earlier snapshot, and its next request must not
@@ -920,7 +962,7 @@ fn takes(place: &Place, facts: &Facts) -> bool {
             };
             by_mode && door.port.kind != PortKind::Tcp
         }
-        Place::Outbound(door) => door.port.kind != PortKind::Tcp,
+        Place::Outbound(port) => port.kind != PortKind::Tcp,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::id::{LinkId, Table};
 use crate::limits;
 use crate::link::{Buf, CloseCause};
 use crate::telemetry::record::Flags;
-use crate::tls::{Sniff, sniff};
+use crate::tls::{ChainKind, Sniff, sniff};
 
 type Upstreams = Table<LinkId, Box<Upstream>>;
 
@@ -54,17 +54,22 @@ impl OpaqueSide {
             Some(Place::Inbound(door)) => {
                 Some(Right::Greeting(decide::inbound_greeting(&door.port)))
             }
-            Some(Place::Outbound(door)) => {
-                Some(Right::Permit(decide::outbound_connection(&door.port)))
-            }
+            Some(Place::Outbound(port)) => Some(Right::Permit(decide::outbound_connection(port))),
             None => None,
         };
         let opened = right.zip(place).and_then(|(right, place)| {
-            let upstream = open(&right, place.cluster(), io.id, ups, shared)?;
+            let pool = shared.world.choose(
+                &place.target(),
+                ChainKind::Tcp,
+                facts.original_dst,
+                &[],
+                &mut shared.balance,
+            )?;
+            let upstream = open(&right, pool, io.id, ups, shared)?;
             Some(Stage::Connecting {
                 right,
                 upstream,
-                attempt: 1,
+                tried: Vec::new(),
                 parked: Buf::default(),
             })
         });

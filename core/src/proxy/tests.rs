@@ -5,3 +5,4 @@ mod flow;
 mod heads;
 mod noise;
 mod rig;
+mod routes;

@@ -7,7 +7,7 @@ use super::downstream::{Downstream, Stage};
 use super::exchange::Right;
 use super::http::Failure;
 use super::link::{Io, Wire, flush};
-use super::world::ClusterId;
+use super::world::{PoolId, Protection};
 use super::{Action, Proxy, Shared};
 use crate::clock::Deadline;
 use crate::http::event::Event;
@@ -28,7 +28,7 @@ pub(super) struct Upstream {
     answer: Option<KeepAlive>,
     /// Its bytes are no answer: they flow as they come.
     pub(super) opaque: bool,
-    cluster: ClusterId,
+    pool: PoolId,
     serial: u64,
     /// [`World::trust`](super::world::World::trust) when its handshake began.
     trust: u64,
@@ -62,37 +62,37 @@ pub(super) enum Obtained {
     Opening(LinkId),
 }
 
-/// A link of a cluster for `downstream`: one that is idle, else a new one. `None`: the cluster cannot be reached (it needs
-/// an identity that is not there). Nobody gets one without a right.
+/// A link of a pool for `downstream`: one that is idle, else a new one. `None`: the pool cannot be reached, for want of
+/// an identity. Nobody gets one without a right.
 pub(super) fn obtain(
     right: &Right,
-    cluster: ClusterId,
+    pool: PoolId,
     downstream: LinkId,
     ups: &mut Table<LinkId, Box<Upstream>>,
     shared: &mut Shared,
 ) -> Option<Obtained> {
-    while let Some(id) = shared.world.cluster(cluster)?.idle.pop() {
+    while let Some(id) = shared.world.pool(pool)?.idle.pop() {
         if let Some(u) = ups.get_mut(id).filter(|u| u.state == State::Idle) {
             u.state = State::Serving(downstream);
             shared.timers.set(&mut u.io.timer, id, None);
             return Some(Obtained::Ready(id));
         }
     }
-    open(right, cluster, downstream, ups, shared).map(Obtained::Opening)
+    open(right, pool, downstream, ups, shared).map(Obtained::Opening)
 }
 
-/// A new link of a cluster for `downstream`.
+/// A new link of a pool for `downstream`.
 pub(super) fn open(
     _right: &Right,
-    cluster: ClusterId,
+    pool: PoolId,
     downstream: LinkId,
     ups: &mut Table<LinkId, Box<Upstream>>,
     shared: &mut Shared,
 ) -> Option<LinkId> {
-    let found = shared.world.cluster(cluster)?;
-    if found.key.tls.is_some() && found.tls.is_none() {
+    if shared.world.lacks_identity(pool) {
         return None;
     }
+    let found = shared.world.pool(pool)?;
     let (to, from, serial) = (found.key.to, found.key.from, found.serial);
     let at = shared.now.at.after(found.connect_timeout);
     let id = ups.insert(Box::new(Upstream {
@@ -103,7 +103,7 @@ pub(super) fn open(
         receiver: Receiver::responses(),
         answer: None,
         opaque: false,
-        cluster,
+        pool,
         serial,
         trust: 0,
         state: State::Connecting(downstream),
@@ -119,6 +119,7 @@ pub(super) fn open(
         }),
     );
     shared.stats.upstream_connects += 1;
+    shared.world.on_opened(pool);
     let from = from.map(|ip| SocketAddr::new(ip, 0));
     shared
         .actions
@@ -162,6 +163,7 @@ impl Proxy {
                     return;
                 };
                 u.forget_pooled(shared);
+                shared.world.on_closed(u.pool, u.serial);
                 shared.timers.forget(&mut u.io.timer, id);
                 self.on_upstream_closed(*u, cause);
             }
@@ -182,7 +184,8 @@ impl Proxy {
                 shared.stats.limited += 1;
                 shared.note(id, "nobody answered in time");
                 u.let_go(shared);
-                self.fail_connect(downstream, "connection timeout".into());
+                let pool = u.pool;
+                self.fail_connect(downstream, pool, "connection timeout".into());
             }
             State::Idle => u.retire(shared),
             State::Closing => u.io.reset(&mut shared.actions),
@@ -199,14 +202,9 @@ impl Proxy {
         };
         let shared = &mut self.shared;
         u.trust = shared.world.trust;
-        let tls = shared
-            .world
-            .cluster(u.cluster)
-            .filter(|c| c.serial == u.serial)
-            .map(|c| (c.key.tls.is_some(), c.tls.clone()));
-        match tls {
-            Some((false, _)) => self.on_upstream_ready(id),
-            Some((true, Some(tls))) => {
+        let reason = match shared.world.protection(u.pool, u.serial) {
+            Some(Protection::Plain) => return self.on_upstream_ready(id),
+            Some(Protection::Tls(tls)) => {
                 let mut sealed = Buf::default();
                 let session = Session::client(&tls)
                     .map_err(|e| e.to_string())
@@ -222,19 +220,19 @@ impl Proxy {
                         u.io.put_sealed(sealed);
                         flush(&mut u.wire, &mut u.io, &mut shared.actions);
                         u.io.grant(limits::READ_HEAD, &mut shared.actions);
+                        return;
                     }
-                    Err(reason) => {
-                        u.let_go(shared);
-                        self.fail_connect(downstream, reason);
-                    }
+                    Err(reason) => reason,
                 }
             }
-            // The cluster is gone, or its identity: nothing may be sent to it.
-            Some((true, None)) | None => {
-                u.let_go(shared);
-                self.fail_connect(downstream, "the upstream's settings are gone".into());
-            }
-        }
+            // The pool is gone, or the identity: nothing may be sent to it.
+            Some(Protection::NoIdentity) => "no certificate to prove ourselves by".into(),
+            Some(Protection::Expired) => "our own certificate has expired".into(),
+            None => "the upstream's settings are gone".into(),
+        };
+        u.let_go(shared);
+        let pool = u.pool;
+        self.fail_connect(downstream, pool, reason);
     }
 
     fn on_upstream_ready(&mut self, id: LinkId) {
@@ -336,9 +334,10 @@ impl Proxy {
             u.io.finish();
             u.flush(shared);
             u.linger(shared);
+            let pool = u.pool;
             if let Some(downstream) = serves {
                 if shaking {
-                    self.fail_connect(downstream, failure.reason);
+                    self.fail_connect(downstream, pool, failure.reason);
                 } else {
                     self.fail_exchange(downstream, Failure::Ended);
                 }
@@ -402,7 +401,9 @@ impl Proxy {
             State::Closing => {}
             State::Connecting(downstream) | State::Shaking(downstream) => {
                 u.let_go(shared);
-                self.fail_connect(downstream, "connection closed during the handshake".into());
+                let pool = u.pool;
+                let reason = "connection closed during the handshake".into();
+                self.fail_connect(downstream, pool, reason);
             }
             State::Serving(downstream) => {
                 // Without close_notify the end of a TLS stream proves nothing (RFC 8446 §6.1).
@@ -449,7 +450,7 @@ impl Proxy {
                         "delayed connect error: Connection reset by peer"
                     }
                 };
-                self.fail_connect(downstream, reason.into());
+                self.fail_connect(downstream, u.pool, reason.into());
             }
             State::Serving(downstream) => {
                 let Some(d) = self.downstreams.get_mut(downstream) else {
@@ -465,13 +466,14 @@ impl Proxy {
         }
     }
 
-    fn fail_connect(&mut self, downstream: LinkId, reason: String) {
+    fn fail_connect(&mut self, downstream: LinkId, pool: PoolId, reason: String) {
         let Some(d) = self.downstreams.get_mut(downstream) else {
             return;
         };
         match &mut d.stage {
             Stage::Http(http) => {
                 http.on_connect_failed(
+                    pool,
                     reason,
                     &mut d.io,
                     &d.facts,
@@ -627,10 +629,10 @@ impl Upstream {
         let (serial, trust, trust_now) = (self.serial, self.trust, shared.world.trust);
         let room = shared
             .world
-            .cluster(self.cluster)
+            .pool(self.pool)
             .filter(|c| c.keeps(serial, trust, trust_now));
-        if let Some(cluster) = room {
-            cluster.idle.push(id);
+        if let Some(pool) = room {
+            pool.idle.push(id);
             self.state = State::Idle;
             shared
                 .timers
@@ -664,9 +666,9 @@ impl Upstream {
 
     fn forget_pooled(&mut self, shared: &mut Shared) {
         if self.state == State::Idle
-            && let Some(cluster) = shared.world.cluster(self.cluster)
+            && let Some(pool) = shared.world.pool(self.pool)
         {
-            cluster.idle.retain(|id| *id != self.io.id);
+            pool.idle.retain(|id| *id != self.io.id);
         }
     }
 

@@ -1,126 +1,128 @@
 //! What changes together: the snapshot, the identity, the TLS settings built from both, and the pools of upstream links.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Route;
-use crate::accept::PortKind;
+use crate::clock::UnixTime;
 use crate::id::LinkId;
 use crate::limits;
-use crate::snapshot::{self, InboundPort, OutboundPort, Snapshot};
+use crate::rng::Rng;
+use crate::snapshot::{self, Cluster, Endpoints, InboundPort, OutboundPort, Snapshot};
 use crate::spiffe::Svid;
 use crate::tls::ClientTls;
 use crate::tls::TlsVersion;
 use crate::tls::{ChainKind, ServerTls};
 use crate::tls::{Crypto, WallClock};
 
-/// Position of a [`Cluster`].
-pub(super) type ClusterId = u32;
+/// Position of a [`Pool`].
+pub(super) type PoolId = u32;
 
-/// One kind of upstream link: the same address, reached in the same way. Links of a cluster are interchangeable.
+/// Upstream links to one address that were set up in the same way: any of them will do.
 #[derive(Debug)]
-pub(super) struct Cluster {
-    pub(super) key: ClusterKey,
-    /// Grows when the place is taken over, so that a link of the former cluster never joins the pool of the new one.
+pub(super) struct Pool {
+    pub(super) key: PoolKey,
+    /// Grows when the place is taken over, so that a link of the former pool never joins the new one.
     pub(super) serial: u64,
-    /// `None` with `key.tls` set: there is no usable identity, so nothing can be opened.
-    pub(super) tls: Option<Arc<ClientTls>>,
+    /// Made when it is first needed. `None` with `key.tls` set: there is no usable identity, so nothing can be opened.
+    tls: Option<Arc<ClientTls>>,
     pub(super) connect_timeout: Duration,
-    /// Some port of the snapshot leads here. If none does, nothing is kept.
-    in_use: bool,
+    /// The snapshot leads here. If it does not, nothing is kept.
+    wanted: bool,
+    /// Name of the cluster; `None`: the application behind an inbound port.
+    cluster: Option<Arc<str>>,
+    /// Links that have not seen their `Closed`.
+    links: u32,
     /// Links without a request; the one used last comes first.
     pub(super) idle: Vec<LinkId>,
 }
 
-impl Cluster {
-    /// A link of the cluster `serial` may wait here for another request. `trust`: [`World::trust`] when it was set up.
+impl Pool {
+    /// A link of the pool `serial` may wait here for another request. `trust`: [`World::trust`] when it was set up.
     pub(super) fn keeps(&self, serial: u64, trust: u64, now: u64) -> bool {
         self.serial == serial
-            && self.in_use
+            && self.wanted
             && (self.key.tls.is_none() || trust == now)
             && self.idle.len() < limits::POOL_MAX
+    }
+
+    /// Links at work.
+    fn busy(&self) -> usize {
+        (self.links as usize).saturating_sub(self.idle.len())
+    }
+
+    /// Nobody would miss it.
+    fn is_free(&self) -> bool {
+        !self.wanted && self.links == 0
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ClusterKey {
+pub(super) struct PoolKey {
     pub(super) to: SocketAddr,
     pub(super) from: Option<IpAddr>,
-    pub(super) tls: Option<snapshot::ClientTls>,
-    http: bool,
+    pub(super) tls: Option<Arc<snapshot::ClientTls>>,
+    /// What the links carry, which the protocols that TLS offers depend on (S-63).
+    pub(super) kind: ChainKind,
 }
 
-impl ClusterKey {
-    fn inbound(port: &InboundPort) -> Self {
-        Self {
-            to: port.upstream,
-            from: port.from,
-            tls: None,
-            http: port.kind != PortKind::Tcp,
-        }
-    }
-
-    fn outbound(port: &OutboundPort) -> Self {
-        Self {
-            to: port.upstream,
-            from: None,
-            tls: port.tls.clone(),
-            http: port.kind != PortKind::Tcp,
-        }
-    }
-}
-
-/// A port and the cluster that it leads to.
-#[derive(Debug)]
-pub(super) struct Door<P> {
-    pub(super) port: Arc<P>,
-    pub(super) cluster: ClusterId,
-}
-
-impl<P> Clone for Door<P> {
-    fn clone(&self) -> Self {
-        Self {
-            port: Arc::clone(&self.port),
-            cluster: self.cluster,
-        }
-    }
+/// A workload port and the pool of links to the application behind it.
+#[derive(Clone, Debug)]
+pub(super) struct Door {
+    pub(super) port: Arc<InboundPort>,
+    pool: PoolId,
+    serial: u64,
 }
 
 /// Where a link belongs, in the snapshot of now.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
-    Inbound(Door<InboundPort>),
-    Outbound(Door<OutboundPort>),
+    Inbound(Door),
+    Outbound(Arc<OutboundPort>),
+}
+
+/// Where a request, or an opaque connection, was allowed to go.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    /// The application: the pool and its serial, which nothing else is called, ever.
+    Application(PoolId, u64),
+    Cluster(Arc<Cluster>),
 }
 
 impl Place {
-    pub(super) fn cluster(&self) -> ClusterId {
+    /// Where opaque bytes and requests go that are not routed by their authority.
+    pub(super) fn target(&self) -> Target {
         match self {
-            Self::Inbound(door) => door.cluster,
-            Self::Outbound(door) => door.cluster,
+            Self::Inbound(door) => Target::Application(door.pool, door.serial),
+            Self::Outbound(port) => Target::Cluster(Arc::clone(&port.otherwise)),
         }
+    }
+
+    /// It is the way to this pool of the application's.
+    pub(super) fn leads_to(&self, pool: PoolId, serial: u64) -> bool {
+        matches!(self, Self::Inbound(door) if (door.pool, door.serial) == (pool, serial))
     }
 
     pub(super) fn cluster_name(&self) -> &str {
         match self {
             Self::Inbound(door) => &door.port.cluster,
-            Self::Outbound(door) => &door.port.cluster,
+            Self::Outbound(port) => &port.otherwise.name,
         }
     }
 
     pub(super) fn listener(&self) -> u32 {
         match self {
             Self::Inbound(door) => door.port.listener,
-            Self::Outbound(door) => door.port.listener,
+            Self::Outbound(port) => port.listener,
         }
     }
 
     pub(super) fn wants_records(&self) -> bool {
         match self {
             Self::Inbound(door) => door.port.records,
-            Self::Outbound(door) => door.port.records,
+            Self::Outbound(port) => port.records,
         }
     }
 }
@@ -133,10 +135,11 @@ pub(super) struct World {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) svid: Option<Arc<Svid>>,
     /// `None`: no identity, so TLS is refused.
-    pub(super) server: Option<Arc<ServerTls>>,
-    inbound: BTreeMap<u16, Door<InboundPort>>,
-    outbound: BTreeMap<SocketAddr, Door<OutboundPort>>,
-    pub(super) clusters: Vec<Cluster>,
+    server: Option<Arc<ServerTls>>,
+    inbound: BTreeMap<u16, Door>,
+    pub(super) pools: Vec<Pool>,
+    /// The pools of the endpoints of the snapshot's clusters that were used: by the numbers of both, and what is carried.
+    resolved: BTreeMap<(u32, u32, ChainKind), PoolId>,
     serial: u64,
     /// Grows when our identity or the roots that we believe change, and not when the certificate is merely a new one.
     pub(super) trust: u64,
@@ -151,8 +154,8 @@ impl World {
             svid: None,
             server: None,
             inbound: BTreeMap::new(),
-            outbound: BTreeMap::new(),
-            clusters: Vec::new(),
+            pools: Vec::new(),
+            resolved: BTreeMap::new(),
             serial: 0,
             trust: 0,
         }
@@ -162,68 +165,61 @@ impl World {
     pub(super) fn place(&self, route: Route) -> Option<Place> {
         match route {
             Route::Inbound(port) => self.inbound.get(&port).cloned().map(Place::Inbound),
-            Route::Outbound(to) => self.outbound.get(&to).cloned().map(Place::Outbound),
+            Route::Outbound(to) => {
+                let outbound = &self.snapshot.outbound;
+                outbound
+                    .addresses
+                    .get(&to)
+                    .or_else(|| outbound.ports.get(&to.port()))
+                    .or(outbound.passthrough.as_ref())
+                    .map(|port| Place::Outbound(Arc::clone(port)))
+            }
         }
     }
 
-    pub(super) fn cluster(&mut self, id: ClusterId) -> Option<&mut Cluster> {
-        self.clusters.get_mut(id as usize)
+    /// What handshakes as server need; `None`: no identity, or one that has expired, which every peer would refuse.
+    pub(super) fn server(&self, now: UnixTime) -> Option<&Arc<ServerTls>> {
+        self.server.as_ref().filter(|_| !self.is_expired(now))
+    }
+
+    /// There is an identity, and its time is over (S-94: it is served until then).
+    pub(super) fn is_expired(&self, now: UnixTime) -> bool {
+        self.svid.as_ref().is_some_and(|svid| svid.not_after < now)
+    }
+
+    pub(super) fn pool(&mut self, id: PoolId) -> Option<&mut Pool> {
+        self.pools.get_mut(id as usize)
     }
 
     /// Takes over a snapshot. Returns pooled links that no port leads to any more.
     pub(super) fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Vec<LinkId> {
+        self.snapshot = snapshot;
+        self.resolved.clear();
         self.inbound.clear();
-        self.outbound.clear();
-        // What stays is known before anything is taken over.
-        let mut wanted = BTreeSet::new();
-        wanted.extend(
-            snapshot
-                .inbound
-                .values()
-                .map(|port| ClusterKey::inbound(port)),
-        );
-        wanted.extend(
-            snapshot
-                .outbound
-                .values()
-                .map(|port| ClusterKey::outbound(port)),
-        );
-        let (mut places, mut free) = (BTreeMap::new(), Vec::new());
+        let snapshot = Arc::clone(&self.snapshot);
         let mut orphans = Vec::new();
-        for (cluster, id) in self.clusters.iter_mut().zip(0..) {
-            cluster.in_use = wanted.contains(&cluster.key);
-            if cluster.in_use {
-                places.insert(cluster.key.clone(), id);
-            } else {
-                orphans.append(&mut cluster.idle);
-                free.push(id);
+        // What stays is known before anything is taken over.
+        for pool in &mut self.pools {
+            pool.wanted = is_wanted(&pool.key, pool.cluster.as_deref(), &snapshot);
+            if !pool.wanted {
+                orphans.append(&mut pool.idle);
             }
         }
-        // The first free place is taken first.
-        free.reverse();
         for (number, port) in &snapshot.inbound {
-            let key = ClusterKey::inbound(port);
-            let cluster = self.find_cluster(key, port.connect_timeout, &mut places, &mut free);
-            self.inbound.insert(
-                *number,
-                Door {
-                    port: Arc::clone(port),
-                    cluster,
-                },
-            );
+            let key = PoolKey {
+                to: port.upstream,
+                from: port.from,
+                tls: None,
+                kind: ChainKind::Http,
+            };
+            let found = self.find_pool(key, None, port.connect_timeout, true);
+            // INVARIANT: the application's pools come first and are fewer than there may be.
+            let Some((pool, serial)) = found else {
+                continue;
+            };
+            let port = Arc::clone(port);
+            self.inbound.insert(*number, Door { port, pool, serial });
         }
-        for (address, port) in &snapshot.outbound {
-            let key = ClusterKey::outbound(port);
-            let cluster = self.find_cluster(key, port.connect_timeout, &mut places, &mut free);
-            self.outbound.insert(
-                *address,
-                Door {
-                    port: Arc::clone(port),
-                    cluster,
-                },
-            );
-        }
-        self.snapshot = snapshot;
         self.rebuild_server();
         orphans
     }
@@ -233,62 +229,205 @@ impl World {
     pub(super) fn set_svid(&mut self, svid: Arc<Svid>) -> Vec<LinkId> {
         let mut orphans = Vec::new();
         let is_renewal = |old: &Arc<Svid>| old.id == svid.id && old.bundle == svid.bundle;
-        if !self.svid.as_ref().is_some_and(is_renewal) {
-            self.trust += 1;
-            for cluster in self.clusters.iter_mut().filter(|c| c.key.tls.is_some()) {
-                orphans.append(&mut cluster.idle);
+        let renewal = self.svid.as_ref().is_some_and(is_renewal);
+        self.trust += u64::from(!renewal);
+        for pool in self.pools.iter_mut().filter(|p| p.key.tls.is_some()) {
+            pool.tls = None;
+            if !renewal {
+                orphans.append(&mut pool.idle);
             }
         }
         self.svid = Some(svid);
         self.rebuild_server();
-        for i in 0..self.clusters.len() {
-            let Some(cluster) = self.clusters.get(i) else {
-                continue;
-            };
-            let tls = self.client_tls(&cluster.key);
-            if let Some(cluster) = self.clusters.get_mut(i) {
-                cluster.tls = tls;
-            }
-        }
         orphans
     }
 
-    /// The place of a cluster: its own, one of the `free` ones, or a new one.
-    fn find_cluster(
+    /// The pool for the next link to a target, none of `tried` if there is another. `meant`: the address that the client
+    /// meant. `None`: nobody can be reached.
+    ///
+    /// Of several endpoints the less busy one of two (Istio: LEAST_REQUEST, with two choices).
+    pub(super) fn choose(
         &mut self,
-        key: ClusterKey,
-        connect_timeout: Duration,
-        places: &mut BTreeMap<ClusterKey, ClusterId>,
-        free: &mut Vec<ClusterId>,
-    ) -> ClusterId {
-        if let Some(id) = places.get(&key) {
-            if let Some(cluster) = self.cluster(*id) {
-                cluster.connect_timeout = connect_timeout;
+        target: &Target,
+        kind: ChainKind,
+        meant: SocketAddr,
+        tried: &[PoolId],
+        rng: &mut Rng,
+    ) -> Option<PoolId> {
+        let cluster = match target {
+            Target::Application(pool, serial) => {
+                let same = self.pool(*pool).is_some_and(|p| p.serial == *serial);
+                return same.then_some(*pool);
             }
-            return *id;
+            Target::Cluster(cluster) => cluster,
+        };
+        let endpoints = match &cluster.endpoints {
+            Endpoints::OriginalDestination { tls } => {
+                let key = PoolKey {
+                    to: meant,
+                    from: self.snapshot.address,
+                    tls: tls.clone(),
+                    kind,
+                };
+                return self
+                    .find_pool(key, Some(&cluster.name), cluster.connect_timeout, true)
+                    .map(|(pool, _)| pool);
+            }
+            Endpoints::Known(endpoints) => endpoints,
+        };
+        let count = endpoints.len();
+        if count <= 1 {
+            return self.endpoint(cluster, 0, kind);
+        }
+        // So many endpoints are looked at, from a random one on, before one that was tried is tried again.
+        let mut pick = |world: &mut Self| {
+            let first = (rng.next_u64() % count as u64) as usize;
+            let mut fallback = None;
+            for i in 0..count.min(limits::ENDPOINTS_LOOKED_AT) {
+                let pool = world.endpoint(cluster, (first + i) % count, kind)?;
+                if !tried.contains(&pool) {
+                    return Some(pool);
+                }
+                fallback.get_or_insert(pool);
+            }
+            fallback
+        };
+        let (one, other) = (pick(self)?, pick(self)?);
+        let busy = |world: &mut Self, pool| world.pool(pool).map_or(usize::MAX, |p| p.busy());
+        let better = busy(self, other) < busy(self, one);
+        Some(if better { other } else { one })
+    }
+
+    /// The pool of one endpoint of a cluster.
+    fn endpoint(&mut self, cluster: &Arc<Cluster>, at: usize, kind: ChainKind) -> Option<PoolId> {
+        let Endpoints::Known(endpoints) = &cluster.endpoints else {
+            return None;
+        };
+        let endpoint = endpoints.get(at)?;
+        let place = (cluster.number, u32::try_from(at).ok()?, kind);
+        // A cluster of an earlier snapshot is looked for by what it says: its number means another one by now.
+        let clusters = &self.snapshot.outbound.clusters;
+        let is_current = clusters
+            .get(cluster.number as usize)
+            .is_some_and(|c| Arc::ptr_eq(c, cluster));
+        if let Some(pool) = self.resolved.get(&place).filter(|_| is_current) {
+            return Some(*pool);
+        }
+        let key = PoolKey {
+            to: endpoint.address,
+            from: self.snapshot.address,
+            tls: endpoint.tls.clone(),
+            kind,
+        };
+        let wanted = is_current || is_wanted(&key, Some(&cluster.name), &self.snapshot);
+        let (pool, _) =
+            self.find_pool(key, Some(&cluster.name), cluster.connect_timeout, wanted)?;
+        if is_current {
+            self.resolved.insert(place, pool);
+        }
+        Some(pool)
+    }
+
+    /// The place of a pool and its serial: its own, a free one, or a new one. `None`: there are too many.
+    fn find_pool(
+        &mut self,
+        key: PoolKey,
+        cluster: Option<&str>,
+        connect_timeout: Duration,
+        wanted: bool,
+    ) -> Option<(PoolId, u64)> {
+        let mut free = None;
+        for (pool, id) in self.pools.iter_mut().zip(0..) {
+            if pool.key == key && pool.cluster.as_deref() == cluster {
+                pool.connect_timeout = connect_timeout;
+                pool.wanted |= wanted;
+                return Some((id, pool.serial));
+            }
+            if free.is_none() && pool.is_free() {
+                free = Some(id);
+            }
         }
         self.serial += 1;
-        let fresh = Cluster {
-            tls: self.client_tls(&key),
-            key: key.clone(),
-            serial: self.serial,
+        let serial = self.serial;
+        let fresh = Pool {
+            tls: None,
+            key,
+            serial,
             connect_timeout,
-            in_use: true,
+            wanted,
+            cluster: cluster.map(Arc::from),
+            links: 0,
             idle: Vec::new(),
         };
-        let taken = free.pop();
-        let id = match taken.and_then(|id| self.cluster(id).map(|place| (id, place))) {
-            Some((id, place)) => {
-                *place = fresh;
-                id
+        if free.is_none() && self.pools.len() >= limits::POOLS_MAX {
+            free = self.least_used();
+        }
+        match free {
+            Some(id) => {
+                self.resolved.retain(|_, pool| *pool != id);
+                if let Some(place) = self.pool(id) {
+                    *place = fresh;
+                }
+                Some((id, serial))
             }
-            None => {
-                self.clusters.push(fresh);
-                ClusterId::try_from(self.clusters.len() - 1).expect("fewer than 2^32 clusters")
+            None if self.pools.len() < limits::POOLS_MAX => {
+                let id = PoolId::try_from(self.pools.len()).ok()?;
+                self.pools.push(fresh);
+                Some((id, serial))
             }
+            None => None,
+        }
+    }
+
+    /// A pool of an outbound cluster without links, where every place is taken.
+    fn least_used(&self) -> Option<PoolId> {
+        let at = self
+            .pools
+            .iter()
+            .position(|pool| pool.links == 0 && pool.cluster.is_some())?;
+        PoolId::try_from(at).ok()
+    }
+
+    /// The pool demands mutual TLS, and there is nobody to be.
+    pub(super) fn lacks_identity(&self, pool: PoolId) -> bool {
+        let pool = self.pools.get(pool as usize);
+        self.svid.is_none() && pool.is_some_and(|p| p.key.tls.is_some())
+    }
+
+    /// A link was opened for a pool.
+    pub(super) fn on_opened(&mut self, pool: PoolId) {
+        if let Some(pool) = self.pool(pool) {
+            pool.links += 1;
+        }
+    }
+
+    /// It has seen its `Closed`.
+    pub(super) fn on_closed(&mut self, pool: PoolId, serial: u64) {
+        if let Some(pool) = self.pool(pool).filter(|p| p.serial == serial) {
+            pool.links = pool.links.saturating_sub(1);
+        }
+    }
+
+    /// How links of a pool are protected; `None` if the pool is another one by now.
+    pub(super) fn protection(&mut self, id: PoolId, serial: u64) -> Option<Protection> {
+        let pool = self.pools.get(id as usize).filter(|p| p.serial == serial)?;
+        let Some(tls) = &pool.key.tls else {
+            return Some(Protection::Plain);
         };
-        places.insert(key, id);
-        id
+        if self.is_expired(self.wall.now()) {
+            return Some(Protection::Expired);
+        }
+        if pool.tls.is_none() {
+            let made = self.client_tls(tls, pool.key.kind);
+            if let Some(pool) = self.pool(id) {
+                pool.tls = made;
+            }
+        }
+        let pool = self.pools.get(id as usize)?;
+        Some(match &pool.tls {
+            Some(tls) => Protection::Tls(Arc::clone(tls)),
+            None => Protection::NoIdentity,
+        })
     }
 
     fn rebuild_server(&mut self) {
@@ -305,16 +444,45 @@ impl World {
         });
     }
 
-    fn client_tls(&self, key: &ClusterKey) -> Option<Arc<ClientTls>> {
-        let (svid, tls) = (self.svid.as_ref()?, key.tls.as_ref()?);
-        let kind = if key.http {
-            ChainKind::Http
-        } else {
-            ChainKind::Tcp
-        };
+    fn client_tls(&self, tls: &snapshot::ClientTls, kind: ChainKind) -> Option<Arc<ClientTls>> {
+        let svid = self.svid.as_ref()?;
         let sans = &tls.subject_alt_names;
         ClientTls::new(&self.crypto, &self.wall, svid, sans, Some(&tls.sni), kind)
             .ok()
             .map(Arc::new)
     }
+}
+
+/// What is done to the bytes of an upstream link.
+#[derive(Clone, Debug)]
+pub(super) enum Protection {
+    Plain,
+    Tls(Arc<ClientTls>),
+    /// Mutual TLS is demanded and there is no identity.
+    NoIdentity,
+    /// Mutual TLS is demanded, and the time of our certificate is over.
+    Expired,
+}
+
+/// Whether a snapshot leads to the links of a pool.
+fn is_wanted(key: &PoolKey, cluster: Option<&str>, snapshot: &Snapshot) -> bool {
+    let Some(cluster) = cluster else {
+        return snapshot
+            .inbound
+            .values()
+            .any(|port| port.upstream == key.to && port.from == key.from);
+    };
+    if snapshot.address != key.from {
+        return false;
+    }
+    let clusters = &snapshot.outbound.clusters;
+    clusters
+        .iter()
+        .filter(|c| c.name == cluster)
+        .any(|c| match &c.endpoints {
+            Endpoints::Known(endpoints) => endpoints
+                .iter()
+                .any(|e| e.address == key.to && e.tls == key.tls),
+            Endpoints::OriginalDestination { tls } => *tls == key.tls,
+        })
 }

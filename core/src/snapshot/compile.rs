@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use super::mtls::effective_modes;
 use super::select::{Workload, authorization_policies};
-use super::{ClientTls, InboundPort, OutboundPort, Snapshot};
+use super::{
+    ClientTls, Cluster, Endpoint, Endpoints, InboundPort, Outbound, OutboundPort, Snapshot,
+};
 use crate::accept::{Mode, PortKind};
 use crate::api::authorization_policy::AuthorizationPolicy;
 use crate::api::mesh_config::MeshConfig;
 use crate::api::peer_authentication::{self, PeerAuthentication};
 use crate::authz::Layer;
 use crate::authz::compile::compile;
+use crate::path::Normalization;
 use crate::spiffe::TrustDomain;
 
 /// Everything from which the snapshot of one workload is made.
@@ -117,27 +120,47 @@ pub fn snapshot(sources: &Sources) -> Result<Snapshot, CompileError> {
             return Err(CompileError::TwicePort(source.port));
         }
     }
-    let mut outbound = BTreeMap::new();
-    for source in &sources.outbound {
-        let port = OutboundPort {
-            listener: source.listener,
-            kind: source.kind,
-            upstream: source.upstream,
-            cluster: source.cluster.clone(),
-            tls: source.tls.clone(),
-            normalization: mesh.normalization,
-            connect_timeout,
-            records: source.records,
-        };
-        if outbound.insert(source.address, Arc::new(port)).is_some() {
-            return Err(CompileError::TwiceAddress(source.address));
-        }
-    }
+    let outbound = static_outbound(&sources.outbound, mesh.normalization, connect_timeout)?;
     Ok(Snapshot {
         version: sources.version,
         trust_domains,
         tls13_only: mesh.tls13_only,
         inbound,
-        outbound,
+        address: None,
+        outbound: Arc::new(outbound),
     })
+}
+
+/// The outbound side of a static file: each listener leads to one address.
+fn static_outbound(
+    sources: &[OutboundSource],
+    normalization: Normalization,
+    connect_timeout: Duration,
+) -> Result<Outbound, CompileError> {
+    let mut outbound = Outbound::default();
+    for (source, number) in sources.iter().zip(0..) {
+        let cluster = Arc::new(Cluster {
+            number,
+            name: source.cluster.clone(),
+            endpoints: Endpoints::Known(vec![Endpoint {
+                address: source.upstream,
+                tls: source.tls.clone().map(Arc::new),
+            }]),
+            connect_timeout,
+        });
+        outbound.clusters.push(Arc::clone(&cluster));
+        let port = OutboundPort {
+            listener: source.listener,
+            kind: source.kind,
+            hosts: BTreeMap::new(),
+            otherwise: cluster,
+            normalization,
+            records: source.records,
+        };
+        let former = outbound.addresses.insert(source.address, Arc::new(port));
+        if former.is_some() {
+            return Err(CompileError::TwiceAddress(source.address));
+        }
+    }
+    Ok(outbound)
 }

@@ -28,8 +28,9 @@ pub struct Snapshot {
     pub tls13_only: bool,
     /// By workload port.
     pub inbound: BTreeMap<u16, Arc<InboundPort>>,
-    /// By the address that the application meant.
-    pub outbound: BTreeMap<SocketAddr, Arc<OutboundPort>>,
+    /// The workload's own address: its calls leave from there. `None`: whatever the system chooses.
+    pub address: Option<IpAddr>,
+    pub outbound: Arc<Outbound>,
 }
 
 /// One port of the workload, as others reach it.
@@ -59,22 +60,61 @@ pub struct InboundPort {
     pub records: bool,
 }
 
-/// One destination of the workload's own calls.
+/// Where the calls of a workload go. Workloads of one namespace see the same, so they may share it.
+#[derive(Debug, Default)]
+pub struct Outbound {
+    /// By the exact address that the application meant: services that are not HTTP, services of undeclared protocol, and
+    /// every listener of a static file. These are asked first.
+    pub addresses: BTreeMap<SocketAddr, Arc<OutboundPort>>,
+    /// HTTP by port, whatever the address: where the request goes is said by its authority.
+    pub ports: BTreeMap<u16, Arc<OutboundPort>>,
+    /// Calls that no port above takes, as opaque bytes (S-62). `None`: they are reset.
+    pub passthrough: Option<Arc<OutboundPort>>,
+    /// Every cluster that a route leads to, by its name. A cluster's `number` is its position.
+    pub clusters: Vec<Arc<Cluster>>,
+}
+
+/// One door for the workload's own calls.
 #[derive(Debug)]
 pub struct OutboundPort {
     /// Position of the listener, for the log.
     pub listener: u32,
-    /// `Http` or `Tcp`.
+    /// `Auto`: what the application sends first decides between HTTP and opaque bytes.
     pub kind: PortKind,
-    pub upstream: SocketAddr,
-    /// `outbound|80||catalog.default.svc.cluster.local` (S-330).
-    pub cluster: String,
-    /// `None`: plain text.
-    pub tls: Option<ClientTls>,
+    /// By the authority of a request, in lower case and without its port. Empty where all requests go one way.
+    pub hosts: BTreeMap<String, Arc<Cluster>>,
+    /// For requests whose authority is none of `hosts`, and for opaque bytes.
+    pub otherwise: Arc<Cluster>,
     pub normalization: Normalization,
-    pub connect_timeout: Duration,
     /// Whether access records are wanted.
     pub records: bool,
+}
+
+/// A destination that may have several endpoints.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Position in [`Outbound::clusters`].
+    pub number: u32,
+    /// `outbound|80||catalog.default.svc.cluster.local` (S-330), `PassthroughCluster`.
+    pub name: String,
+    pub endpoints: Endpoints,
+    pub connect_timeout: Duration,
+}
+
+/// Where a cluster's links go.
+#[derive(Clone, Debug)]
+pub enum Endpoints {
+    /// To one of these; empty: nobody can answer.
+    Known(Vec<Endpoint>),
+    /// To the address that the application meant: headless services and calls that no service covers (S-62).
+    OriginalDestination { tls: Option<Arc<ClientTls>> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub address: SocketAddr,
+    /// `None`: plain text (S-60).
+    pub tls: Option<Arc<ClientTls>>,
 }
 
 /// How a client proves itself and whom it accepts (S-58).

@@ -16,7 +16,7 @@ use super::verify::{Verifier, Wanted};
 use crate::spiffe::{Svid, TrustDomain};
 
 /// What stands behind the TLS of a port (S-25).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ChainKind {
     Http,
     Tcp,

@@ -19,9 +19,9 @@ use crate::link::{Buf, CloseCause, Entry, LinkCommand, LinkEvent};
 use crate::machine::Machine;
 use crate::pii::Pii;
 use crate::proxy::{Action, Input, Proxy};
-use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{InboundSource, OutboundSource, Sources, snapshot};
 use crate::snapshot::select::Workload;
+use crate::snapshot::{Outbound, Snapshot};
 use crate::spiffe::{SpiffeId, Svid, TrustBundle};
 use crate::telemetry::Record;
 use crate::tls::{ChainKind, ClientTls, Crypto, Session, TlsEvent, WallClock};
@@ -83,6 +83,8 @@ struct Peer {
     end: End,
     /// Its `Closed` was reported.
     gone: bool,
+    /// Where the machine wanted it opened to, and from.
+    route: Option<(SocketAddr, Option<SocketAddr>)>,
 }
 
 pub(super) struct Rig {
@@ -189,7 +191,36 @@ impl Rig {
 
     /// The application calls somebody.
     pub(super) fn caller(&mut self) -> LinkId {
-        self.accept(Entry::Outbound, OUTBOUND)
+        self.calls(OUTBOUND)
+    }
+
+    /// The application calls this address.
+    pub(super) fn calls(&mut self, address: &str) -> LinkId {
+        self.accept(Entry::Outbound, address)
+    }
+
+    /// A snapshot without inbound ports, of a workload with this address.
+    pub(super) fn route(&mut self, from: &str, outbound: Arc<Outbound>) {
+        self.version += 1;
+        self.input(Input::Snapshot(Arc::new(Snapshot {
+            version: self.version,
+            address: Some(from.parse().expect("an address")),
+            outbound,
+            ..Snapshot::default()
+        })));
+    }
+
+    /// Where the machine wanted a link opened to, and from.
+    pub(super) fn way(&self, id: LinkId) -> (String, String) {
+        let (to, from) = self
+            .peers
+            .get(&id)
+            .and_then(|peer| peer.route)
+            .expect("a link of the machine's");
+        (
+            to.to_string(),
+            from.map_or_else(String::new, |from| from.to_string()),
+        )
     }
 
     fn accept(&mut self, entry: Entry, to: &str) -> LinkId {
@@ -323,6 +354,12 @@ impl Rig {
         self.input(Input::Tick);
     }
 
+    /// The wall clock goes on by this, and no other.
+    pub(super) fn wall_on(&mut self, span: Duration) {
+        self.now.wall.0 += u64::try_from(span.as_millis()).expect("a short time");
+        self.input(Input::Tick);
+    }
+
     fn event(&mut self, id: LinkId, event: LinkEvent) {
         self.input(Input::Link(id, event));
     }
@@ -341,8 +378,15 @@ impl Rig {
             Action::Note(..) => return,
             Action::Link(id, command) => (id, command),
         };
-        if let LinkCommand::Connect { .. } = command {
-            self.peers.insert(id, Peer::new());
+        if let LinkCommand::Connect { to, from } = command {
+            let route = Some((to, from));
+            self.peers.insert(
+                id,
+                Peer {
+                    route,
+                    ..Peer::new()
+                },
+            );
             self.dialled.push_back(id);
             return;
         }
@@ -407,11 +451,12 @@ impl Peer {
             reads: true,
             end: End::Open,
             gone: false,
+            route: None,
         }
     }
 }
 
-fn address(text: &str) -> SocketAddr {
+pub(super) fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
