@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use clap::ValueEnum;
 use meshward_core::clock::UnixTime;
@@ -74,11 +74,6 @@ pub(crate) fn need_open_files(needed: u64, for_what: &str) -> Result<(), Failure
     }
 }
 
-/// The limit of open files, `None`: there is no limit.
-pub(crate) fn open_files() -> Option<u64> {
-    getrlimit(Resource::Nofile).current
-}
-
 /// Why nobody can listen on `address`, and what to do about it. `whose`: what it is for, as in "listener `app`".
 pub(crate) fn cannot_listen(whose: &str, address: SocketAddr, error: &io::Error) -> String {
     let hint = match error.kind() {
@@ -102,9 +97,4 @@ pub(crate) fn now() -> UnixTime {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     UnixTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// How long until the wall clock says `then`; nothing if it has been.
-pub(crate) fn until(then: UnixTime) -> Duration {
-    Duration::from_millis(then.0.saturating_sub(now().0))
 }

@@ -12,6 +12,7 @@ mod machine;
 mod mesh;
 mod say;
 mod sidecar;
+mod up;
 mod walkthrough;
 
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ enum Command {
     Exec(exec::Arguments),
     /// Runs a sidecar from one static file. SIGHUP reads everything again, SIGTERM drains.
     Sidecar(sidecar::Arguments),
+    /// Starts a mesh on this machine from Kubernetes and Istio YAML. Stays until Ctrl-C.
+    Up(up::Arguments),
     /// Runs the commands of a walk-through and compares what they print.
     Walkthrough(walkthrough::Arguments),
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Delete(arguments) => delete::run(arguments),
         Command::Exec(arguments) => exec::run(arguments),
         Command::Sidecar(arguments) => sidecar::run(arguments),
+        Command::Up(arguments) => up::run(arguments),
         Command::Walkthrough(arguments) => walkthrough::run(arguments),
     };
     match outcome {

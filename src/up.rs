@@ -17,7 +17,7 @@ use crate::exit::Failure;
 use crate::machine::{self, Runtime};
 use crate::mesh::folder::{Folder, Which};
 use crate::mesh::identities::Issuing;
-use crate::mesh::running::{Ending, Running, Start};
+use crate::mesh::running::{Design, Ending, Running, Start};
 use crate::say;
 use crate::walkthrough::Play;
 
@@ -98,9 +98,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         chosen: machine::choose(arguments.runtime)?,
         workers: arguments.workers.map_or_else(processors, usize::from),
         notes: arguments.log_level == LogLevel::Debug,
-        strict: arguments.strict,
     };
-    let files = read_all(&arguments.paths)?;
+    let design = Design::read(read_all(&arguments.paths)?, arguments.strict)?;
     let folder = Folder::of(&which)?;
     // Signals are taken over before anybody can know our pid from a line we printed.
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
@@ -108,7 +107,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     machine::raise_open_files();
     let (ending, ended) = mpsc::channel();
     let (taken, socket) = folder.take()?;
-    let running = Running::start(&start, files, taken, socket, ending.clone())?;
+    let running = Running::start(&start, design, taken, socket, ending.clone())?;
     watch(signals, ending)?;
     match play {
         None => stay(running, &ended),

@@ -4,10 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use meshward_core::control::addresses::is_service_address;
 use meshward_core::control::mesh::Mesh;
 
 use super::entry::{Endpoint, Resolver};
+
+/// 10.96.0.0/12, where services get their addresses (decision 27).
+fn is_service_address(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 10 && v4.octets()[1] & 0xf0 == 96)
+}
 
 pub(crate) struct Directory {
     mesh: RwLock<Arc<Mesh>>,

@@ -14,8 +14,8 @@ const LEAVE_MAX: Duration = Duration::from_millis(200);
 
 pub(crate) struct Edge {
     handle: Handle,
-    stop: oneshot::Sender<()>,
-    thread: thread::JoinHandle<()>,
+    /// Dropping it ends the thread, and with it whatever runs there.
+    _stop: oneshot::Sender<()>,
 }
 
 impl Edge {
@@ -23,15 +23,14 @@ impl Edge {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
-        let thread = thread::Builder::new().name("edge".into()).spawn(move || {
+        thread::Builder::new().name("edge".into()).spawn(move || {
             // Ends when `stop` is dropped, too.
             let _ = runtime.block_on(stopped);
             runtime.shutdown_timeout(LEAVE_MAX);
         })?;
         Ok(Self {
             handle,
-            stop,
-            thread,
+            _stop: stop,
         })
     }
 
@@ -48,7 +47,7 @@ impl Edge {
         what()
     }
 
-    /// What `task` comes to; `None` if that takes longer than `patience`.
+    /// What `task` comes to, waited for on another thread; `None` if that takes longer than `patience`.
     pub(crate) fn wait<F>(&self, task: F, patience: Duration) -> Option<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -59,11 +58,5 @@ impl Edge {
             let _ = done.send(task.await);
         });
         outcome.recv_timeout(patience).ok()
-    }
-
-    pub(crate) fn end(self) {
-        drop(self.stop);
-        // Fails only if it panicked, and then it has ended too.
-        let _ = self.thread.join();
     }
 }

@@ -341,7 +341,7 @@ impl Entry {
     }
 }
 
-async fn dial(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
+pub(super) async fn dial(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
     if to.is_ipv6() {
         return Err(io::ErrorKind::NetworkUnreachable.into());
     }

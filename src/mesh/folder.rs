@@ -173,7 +173,7 @@ impl Folder {
             .map_err(|e| broken(&socket, &e))?;
         let taken = Taken {
             folder: self,
-            _lock: lock,
+            lock: Some(lock),
         };
         Ok((taken, listener))
     }
@@ -223,7 +223,8 @@ impl Folder {
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) folder: Folder,
-    _lock: File,
+    /// `None`: given back.
+    lock: Option<File>,
 }
 
 impl Taken {
@@ -242,10 +243,21 @@ impl Taken {
     }
 }
 
+impl Taken {
+    /// Gives the name back; the folder with its logs stays. Asked again, it does nothing.
+    pub(crate) fn release(&mut self) {
+        // Removed while it is still locked: who takes the name next makes a file of its own.
+        if let Some(lock) = self.lock.take() {
+            self.close_socket();
+            let _ = fs::remove_file(self.folder.lock());
+            drop(lock);
+        }
+    }
+}
+
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.close_socket();
-        let _ = fs::remove_file(self.folder.lock());
+        self.release();
     }
 }
 

@@ -54,9 +54,8 @@ impl Identities {
         let clock = Clock::start();
         let crypto = Arc::new(Crypto::production());
         let now = clock.now().wall;
-        let authority =
-            Authority::new_self_signed(&crypto, issuing.key, domain, now, random()?)
-                .map_err(|e| Failure::Machine(format!("the authority cannot be made: {e}")))?;
+        let authority = Authority::new_self_signed(&crypto, issuing.key, domain, now, random()?)
+            .map_err(|e| Failure::Machine(format!("the authority cannot be made: {e}")))?;
         Ok(Self {
             authority,
             issuing,
@@ -64,6 +63,10 @@ impl Identities {
             clock,
             began: Instant::now(),
         })
+    }
+
+    pub(crate) fn trust_domain(&self) -> &str {
+        self.authority.trust_domain().as_str()
     }
 
     /// A member that asks to be `id`, and what came of asking.

@@ -7,14 +7,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use meshward_core::control::distribute::Wiring;
 use meshward_core::control::mesh::{ENTRY_PORTS, PodFacts, PodPort};
-use meshward_core::snapshot::Snapshot;
+use meshward_core::control::plane::Wiring;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 
@@ -72,8 +71,6 @@ pub(crate) struct Sidecar {
     pub(crate) seat: Seat,
     pub(crate) member: Member,
     pub(crate) certificates: Certificates,
-    /// What was published last.
-    pub(crate) snapshot: Arc<Snapshot>,
 }
 
 /// What all pods use.
@@ -114,6 +111,10 @@ impl Prepared {
             upstreams: self.doors.upstreams(),
             first_listener: 0,
         }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(crate) fn certificates(&self) -> Certificates {
@@ -171,7 +172,10 @@ impl Doors {
             (true, AppKind::Upstream(server)) => vec![*server; ports.len()],
             (true, _) => apps::free_ports(local, ports.len()).map_err(|e| {
                 let words = crate::files::words(&e);
-                Failure::Machine(format!("no ports for the app of {}: {words}", called(facts)))
+                Failure::Machine(format!(
+                    "no ports for the app of {}: {words}",
+                    called(facts)
+                ))
             })?,
             (false, _) => Vec::new(),
         };
@@ -191,7 +195,7 @@ impl Doors {
         Ok(doors)
     }
 
-    fn upstreams(&self) -> BTreeMap<u16, SocketAddr> {
+    pub(crate) fn upstreams(&self) -> BTreeMap<u16, SocketAddr> {
         let upstreams = self.ports.iter().map(|p| (p.workload, p.listen));
         upstreams.collect()
     }

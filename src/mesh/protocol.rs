@@ -78,6 +78,8 @@ pub(crate) enum Answer {
     },
     /// What the files say cannot be used; nothing changed.
     Data(Vec<String>),
+    /// Some of it is not there, in the words of kubectl; nothing changed.
+    NotFound(String),
     /// It cannot be done; nothing changed.
     Failed(String),
 }
@@ -129,6 +131,7 @@ pub(crate) fn ask(folder: &Folder, ask: Ask) -> Result<Answer, Failure> {
     }
     match response.answer {
         Answer::Data(findings) => Err(Failure::Data(findings)),
+        Answer::NotFound(message) => Err(Failure::Server(message)),
         Answer::Failed(message) => Err(Failure::Machine(message)),
         answer @ (Answer::Found(_) | Answer::Done { .. }) => Ok(answer),
     }

@@ -34,8 +34,9 @@ trait Worker: Send + Sync {
     /// Answers when what was asked before has been taken over.
     fn settled(&self) -> Receiver<()>;
     fn drain(&self, grace: Duration);
+    /// Ends now; links are closed as they are.
+    fn stop(&self);
     fn has_ended(&self) -> bool;
-    fn join(self: Box<Self>) -> io::Result<()>;
 }
 
 /// All workers of a mesh.
@@ -182,18 +183,15 @@ impl Shards {
         self.workers.iter().all(|w| w.has_ended())
     }
 
-    /// Waits for those that have ended. Fails if one has not, or panicked.
-    pub(crate) fn join(self) -> io::Result<()> {
-        let mut outcome = Ok(());
-        for (number, worker) in self.workers.into_iter().enumerate() {
-            let joined = if worker.has_ended() {
-                worker.join()
-            } else {
-                Err(io::Error::other(format!("worker {number} does not end")))
-            };
-            outcome = outcome.and(joined);
+    pub(crate) fn stop(&self) {
+        for worker in &self.workers {
+            worker.stop();
         }
-        outcome
+    }
+
+    /// A worker that has ended although nobody asked it to, or because all were asked.
+    pub(crate) fn ended(&self) -> Option<usize> {
+        self.workers.iter().position(|w| w.has_ended())
     }
 
     fn worker(&self, number: usize) -> io::Result<&dyn Worker> {
@@ -317,12 +315,12 @@ macro_rules! over {
                     self.handle.send(Command::Drain { grace });
                 }
 
-                fn has_ended(&self) -> bool {
-                    self.handle.is_finished()
+                fn stop(&self) {
+                    self.handle.send(Command::Stop);
                 }
 
-                fn join(self: Box<Self>) -> io::Result<()> {
-                    self.handle.join().map(|_| ())
+                fn has_ended(&self) -> bool {
+                    self.handle.is_finished()
                 }
             }
         }
