@@ -326,6 +326,13 @@ fn mesh_config_comes_bare_or_in_its_config_map_but_once() {
             .starts_with("f:8:14: a second `meshConfig`\n  hint: the first is at f:3:1"),
         "{refused}"
     );
+    let refused = keys(&format!("{map}---\n{bare}")).expect_err("there are two");
+    assert!(
+        refused
+            .to_string()
+            .starts_with("f:8:1: a second `meshConfig`\n  hint: the first is at f:1:1"),
+        "{refused}"
+    );
     let refused = load(&map.replace("trustDomain", "trustdomain")).expect_err("it is wrong");
     assert_eq!(refused.findings.len(), 1, "{refused}");
     let other = map.replace("name: istio", "name: istio-1-20");
