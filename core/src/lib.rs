@@ -15,6 +15,7 @@ pub mod accept;
 pub mod api;
 pub mod authn;
 pub mod authz;
+pub mod control;
 pub mod decide;
 pub mod http;
 pub mod path;

@@ -48,6 +48,8 @@ pub const ENDPOINTS_LOOKED_AT: usize = 5;
 pub const POOL_MAX: usize = 1024;
 /// A pooled upstream link without a request. Envoy: cluster `idle_timeout` 1 h; applications close earlier.
 pub const POOL_IDLE: Duration = Duration::from_secs(3600);
+/// Pods of one mesh: a Deployment may ask for four thousand million of them in ten characters.
+pub const PODS_MAX: usize = 10_000;
 /// Tries of one request on the connection level (S-66): the first and two more.
 pub const ATTEMPTS_MAX: u32 = 3;
 

@@ -87,6 +87,11 @@ const LAYERS: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
+    // The control side: never sees a proxy.
+    (
+        "control",
+        &["accept::PortKind", "api", "authz", "snapshot", "spiffe", "tls"],
+    ),
 ];
 
 /// A path that may be named under some files alone, and why.

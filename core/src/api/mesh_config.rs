@@ -18,6 +18,8 @@ pub struct MeshConfig {
     pub normalization: Normalization,
     /// `protocolDetectionTimeout` in milliseconds; 0: none (S-27).
     pub protocol_detection_timeout_ms: u64,
+    /// `enableAutoMtls` (S-60).
+    pub enable_auto_mtls: bool,
     /// `meshMTLS.minProtocolVersion` is TLSV1_3 (S-30).
     pub tls13_only: bool,
     /// `connectTimeout` in milliseconds.
@@ -45,6 +47,7 @@ impl Default for MeshConfig {
             trust_domain_aliases: Vec::new(),
             normalization: Normalization::Base,
             protocol_detection_timeout_ms: 0,
+            enable_auto_mtls: true,
             tls13_only: false,
             connect_timeout_ms: 10_000,
             access_log_file: String::new(),
@@ -85,6 +88,7 @@ impl MeshConfig {
             Some("DECODE_AND_MERGE_SLASHES") => Normalization::DecodeAndMergeSlashes,
             _ => Normalization::Base,
         };
+        config.enable_auto_mtls = message.bool("enable_auto_mtls").unwrap_or(true);
         let tls = message.message("mesh_mTLS");
         config.tls13_only =
             tls.and_then(|tls| tls.choice("min_protocol_version")) == Some("TLSV1_3");
@@ -256,7 +260,6 @@ fn report_unenforced(message: &Checked<'_, '_, '_>, report: &mut Report) {
             .node(name)
             .filter(|_| message.bool(name) == Some(value))
     };
-    refuse(switched("enable_auto_mtls", false), "enableAutoMtls");
     refuse(
         switched("verify_certificate_at_client", false),
         "verifyCertificateAtClient",

@@ -42,7 +42,7 @@ fn an_empty_configuration_has_the_defaults_of_istio() {
 fn every_field_that_is_held_is_read() {
     let config = read(
         "rootNamespace: mesh\ntrust_domain: td.example\ntrustDomainAliases: [old, older]\nconnectTimeout: 1.5s\nprotocolDetectionTimeout: 100ms\n\
-         pathNormalization: {normalization: 3}\nmeshMTLS: {minProtocolVersion: TLSV1_3}\naccessLogFile: /dev/stdout\naccessLogFormat: '%PROTOCOL%'\naccessLogEncoding: JSON\n",
+         pathNormalization: {normalization: 3}\nmeshMTLS: {minProtocolVersion: TLSV1_3}\nenableAutoMtls: false\naccessLogFile: /dev/stdout\naccessLogFormat: '%PROTOCOL%'\naccessLogEncoding: JSON\n",
     );
     let expected = MeshConfig {
         root_namespace: "mesh".into(),
@@ -50,6 +50,7 @@ fn every_field_that_is_held_is_read() {
         trust_domain_aliases: vec!["old".into(), "older".into()],
         normalization: Normalization::MergeSlashes,
         protocol_detection_timeout_ms: 100,
+        enable_auto_mtls: false,
         tls13_only: true,
         connect_timeout_ms: 1_500,
         access_log_file: "/dev/stdout".into(),
@@ -90,7 +91,6 @@ fn what_would_change_security_and_is_not_enforced_refuses_the_load_only() {
         "outboundTrafficPolicy: {mode: 0}",
         "outboundTrafficPolicy: {}",
         "inboundTrafficPolicy: {mode: LOCALHOST}",
-        "enableAutoMtls: false",
         "discoverySelectors: [{matchLabels: {a: b}}]",
         "defaultConfig: {gatewayTopology: {numTrustedProxies: 1}}",
         "meshMTLS: {cipherSuites: [x]}",
