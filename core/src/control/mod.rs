@@ -1,9 +1,10 @@
 //! The control side of a mesh: from the objects that describe it to what each of its proxies decides by.
 //!
-//! [`store`] holds the objects, [`mesh`] is what they come to. Pure and deterministic: knows no link and no clock; whoever
+//! [`store`] holds the objects, [`mesh`] is what they come to; [`ca`] signs for whoever proved who it is. Pure and deterministic: knows no link and no clock; whoever
 //! carries its words does.
 
 pub mod addresses;
+pub mod ca;
 pub mod inject;
 pub mod mesh;
 pub mod names;
