@@ -2,6 +2,8 @@
 //!
 //! Three levels: the mesh (the root namespace), the namespace, the workload. Of each only the oldest policy counts; what a
 //! level leaves unset it inherits from the one above. Gateways are none of this (S-24).
+//!
+//! The same modes tell a client what to speak where no rule of its own says so ([`auto_mtls`], S-60 to S-62).
 
 use std::collections::BTreeMap;
 
@@ -73,6 +75,42 @@ pub fn effective_modes(
         workload: mode,
         ports,
     }
+}
+
+/// What a client knows of one endpoint of a service that it calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointFacts {
+    /// It has the label `security.istio.io/tlsMode: istio`, which injection sets.
+    pub tls_mode_istio: bool,
+    /// The mode that PeerAuthentication gives the endpoint for its port.
+    pub mode: Mode,
+}
+
+impl EndpointFacts {
+    fn takes_mtls(&self) -> bool {
+        self.tls_mode_istio && self.mode != Mode::Disable
+    }
+}
+
+/// Which of `endpoints` are spoken to in mutual TLS where no client rule says anything, in their order (S-60 to S-62).
+///
+/// `mesh_auto` is `enableAutoMtls`; `external`: a service of location MESH_EXTERNAL (S-270). `namespace_mode` is the mode
+/// of the service's namespace, after it inherited from the mesh's and before any workload is looked at: DISABLE there
+/// outweighs STRICT of a workload (S-61). A headless service has one answer for all: one endpoint in plaintext makes
+/// every one so.
+pub fn auto_mtls(
+    mesh_auto: bool,
+    external: bool,
+    headless: bool,
+    namespace_mode: Mode,
+    endpoints: &[EndpointFacts],
+) -> Vec<bool> {
+    let on = mesh_auto && !external && namespace_mode != Mode::Disable;
+    let all = endpoints.iter().all(EndpointFacts::takes_mtls);
+    endpoints
+        .iter()
+        .map(|endpoint| on && endpoint.takes_mtls() && (all || !headless))
+        .collect()
 }
 
 fn inherit(own: Mode, parent: Mode) -> Mode {
@@ -241,5 +279,50 @@ mod tests {
         let other = draft("shop", "a", Disable).selecting("web");
         let own = draft("shop", "b", Strict).selecting("api");
         assert_eq!(modes(vec![other, own]).of(1), Strict);
+    }
+
+    fn endpoint(tls_mode_istio: bool, mode: Mode) -> EndpointFacts {
+        EndpointFacts {
+            tls_mode_istio,
+            mode,
+        }
+    }
+
+    #[test]
+    fn each_endpoint_with_a_sidecar_that_takes_tls_gets_it() {
+        let endpoints = [
+            endpoint(true, Strict),
+            endpoint(true, Permissive),
+            endpoint(true, Disable),
+            endpoint(false, Permissive),
+        ];
+        assert_eq!(
+            auto_mtls(true, false, false, Permissive, &endpoints),
+            [true, true, false, false],
+            "S-60"
+        );
+    }
+
+    #[test]
+    fn one_endpoint_in_plaintext_makes_a_headless_service_so() {
+        let with = |last| {
+            let endpoints = [endpoint(true, Permissive), last];
+            auto_mtls(true, false, true, Strict, &endpoints)
+        };
+        assert_eq!(with(endpoint(true, Strict)), [true, true], "S-62");
+        assert_eq!(with(endpoint(false, Permissive)), [false, false]);
+        assert_eq!(with(endpoint(true, Disable)), [false, false]);
+        assert_eq!(auto_mtls(true, false, true, Strict, &[]), [false; 0]);
+    }
+
+    #[test]
+    fn the_mesh_the_namespace_and_the_location_switch_it_off_for_all() {
+        let endpoints = [endpoint(true, Strict)];
+        let with =
+            |auto, external, namespace| auto_mtls(auto, external, false, namespace, &endpoints);
+        assert_eq!(with(true, false, Unset), [true]);
+        assert_eq!(with(false, false, Permissive), [false], "S-60");
+        assert_eq!(with(true, true, Permissive), [false], "S-270");
+        assert_eq!(with(true, false, Disable), [false], "S-61");
     }
 }
