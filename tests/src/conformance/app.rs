@@ -320,10 +320,14 @@ impl Conn {
 }
 
 fn response(status: u16) -> Vec<u8> {
+    let head = format!("HTTP/1.1 {status} Answer\r\n");
+    // These have no body, and say no length (RFC 9110 §8.6, §15.4.5).
+    if status < 200 || matches!(status, 204 | 304) {
+        return [head, "\r\n".into()].concat().into_bytes();
+    }
     let body = format!("{status}\n");
-    let length = body.len();
-    let head = format!("HTTP/1.1 {status} Answer\r\ncontent-length: {length}\r\n\r\n");
-    [head, body].concat().into_bytes()
+    let length = format!("content-length: {}\r\n\r\n", body.len());
+    [head, length, body].concat().into_bytes()
 }
 
 fn server_config(

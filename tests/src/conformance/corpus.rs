@@ -101,6 +101,7 @@ pub(super) struct ServicePort {
 #[derive(Debug)]
 pub(super) struct Check {
     pub(super) id: String,
+    pub(super) line: u32,
     pub(super) kind: String,
     pub(super) needs: Vec<String>,
     pub(super) rule: Vec<String>,
@@ -126,7 +127,7 @@ pub(super) enum Given {
     TlsProbe {
         workload: String,
         port: u16,
-        client: Client,
+        client: Box<Client>,
     },
 }
 
@@ -270,20 +271,21 @@ impl Case {
         };
         fields.end()?;
         for check in &case.checks {
-            case.find_workload(check)
-                .or_else(|message| fault(node, message))?;
+            case.find_workload(check)?;
         }
         Ok(case)
     }
 
     /// Faults a check about a workload that the mesh does not have.
-    fn find_workload(&self, check: &Check) -> Result<(), String> {
+    fn find_workload(&self, check: &Check) -> Result<(), Fault> {
         match &check.given {
             Some(Given::EffectiveMtls { workload, .. } | Given::TlsProbe { workload, .. })
                 if !self.mesh.by_name.contains_key(workload) =>
             {
-                let id = &check.id;
-                Err(format!("{id}: the mesh has no workload `{workload}`"))
+                Err(Fault {
+                    line: check.line,
+                    message: format!("the mesh has no workload `{workload}`"),
+                })
             }
             _ => Ok(()),
         }
@@ -486,6 +488,7 @@ impl Check {
     fn read(node: &Node) -> Result<Self, Fault> {
         let mut fields = Fields::of(node, "a check")?;
         let id = fields.text("id")?.to_owned();
+        let line = node.place.line;
         let kind = fields.text("kind")?.to_owned();
         let needs = fields.texts("needs")?;
         let rule = texts(fields.need("rule")?)?;
@@ -500,7 +503,7 @@ impl Check {
                 let given = Given::TlsProbe {
                     workload: to.text("workload")?.to_owned(),
                     port: to.port("port")?,
-                    client: Client::read(fields.need("client")?)?,
+                    client: Box::new(Client::read(fields.need("client")?)?),
                 };
                 to.end()?;
                 given
@@ -508,6 +511,7 @@ impl Check {
             _ => {
                 return Ok(Self {
                     id,
+                    line,
                     kind,
                     needs,
                     rule,
@@ -528,6 +532,7 @@ impl Check {
         }
         Ok(Self {
             id,
+            line,
             kind,
             needs,
             rule,
@@ -623,7 +628,8 @@ fn documents(node: &Node) -> Result<Vec<Node>, Fault> {
     let mut found = Vec::new();
     for (before, document) in yaml::documents(content) {
         let line = |inner: u32| match literal {
-            true => node.place.line + before + inner,
+            // A block stands where its first line does.
+            true => (node.place.line + before + inner).saturating_sub(1),
             false => node.place.line,
         };
         let document = yaml::parse(document).map_err(|wrong| Fault {

@@ -212,12 +212,12 @@ fn read(options: &Options) -> Result<Vec<Case>, Refused> {
     let mut cases = Vec::new();
     for file in files {
         for case in corpus::read_cases(&file, &meshes)? {
-            let of_case = case.checks.iter().map(|check| &check.id);
-            for id in of_case.chain([&case.id]) {
+            let checks = case.checks.iter().map(|check| (&check.id, check.line));
+            for (id, line) in checks.chain([(&case.id, case.line)]) {
                 if !ids.insert(id.clone()) {
                     return Err(Refused::Unreadable(Unreadable {
                         file,
-                        line: case.line,
+                        line,
                         message: format!("a second `{id}`"),
                     }));
                 }

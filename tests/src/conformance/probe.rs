@@ -144,12 +144,13 @@ fn svid_of(
     rules: &Rules,
     authorities: &mut Authorities,
 ) -> Result<Arc<Svid>, String> {
-    let domain = workload.trust_domain.as_deref();
+    let domain = match &workload.trust_domain {
+        Some(own) => own,
+        None => rules.trust_domain(),
+    };
     let uri = format!(
-        "spiffe://{}/ns/{}/sa/{}",
-        domain.unwrap_or(rules.trust_domain()),
-        workload.namespace,
-        workload.service_account
+        "spiffe://{domain}/ns/{}/sa/{}",
+        workload.namespace, workload.service_account
     );
     let identity = authorities.issue(&Spec::of(&uri))?;
     let svid = Svid::from_pem(
