@@ -39,7 +39,7 @@ pub(super) struct Case {
     pub(super) needs: Vec<String>,
     pub(super) mesh: Mesh,
     /// Documents of the case's own resources.
-    pub(super) resources: Vec<Node>,
+    resources: Vec<Node>,
     pub(super) checks: Vec<Check>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Mesh {
     workloads: Vec<Node>,
     pub(super) services: Vec<Service>,
     /// Documents of the fixture's resources.
-    pub(super) resources: Vec<Node>,
+    resources: Vec<Node>,
     pub(super) by_name: BTreeMap<String, Workload>,
 }
 
@@ -274,6 +274,12 @@ impl Case {
             case.find_workload(check)?;
         }
         Ok(case)
+    }
+
+    /// Every document in force, and whether it is the fixture's.
+    pub(super) fn documents(&self) -> impl Iterator<Item = (bool, &Node)> {
+        let of_fixture = self.mesh.resources.iter().map(|document| (true, document));
+        of_fixture.chain(self.resources.iter().map(|document| (false, document)))
     }
 
     /// Faults a check about a workload that the mesh does not have.

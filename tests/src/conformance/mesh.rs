@@ -20,6 +20,15 @@ use super::cert::Authorities;
 use super::corpus::{Case, Mesh, Workload};
 use super::tree::json;
 
+/// What is asked of the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Which mode ports have; authorization has no part in it.
+    Modes,
+    /// Everything that the inbound side of a sidecar does.
+    Inbound,
+}
+
 /// Policies and mesh configuration as they are in force.
 #[derive(Debug)]
 pub(super) struct Rules {
@@ -29,17 +38,19 @@ pub(super) struct Rules {
 
 impl Rules {
     /// Errors are for people: what of the case is refused, or is nothing that acts here.
-    pub(super) fn of(case: &Case, authorities: &mut Authorities) -> Result<Self, String> {
+    pub(super) fn of(
+        case: &Case,
+        scope: Scope,
+        authorities: &mut Authorities,
+    ) -> Result<Self, String> {
         let mut texts = Vec::new();
-        for document in &case.mesh.resources {
+        for (of_fixture, document) in case.documents() {
             let kind = Kind::of(document);
             // Fixtures describe gateways and clients too, which the inbound side of a sidecar does not ask.
-            if !kind.is_of_others() {
+            let of_others = of_fixture && kind.is_of_others();
+            if !of_others && !(scope == Scope::Modes && kind.is("AuthorizationPolicy")) {
                 texts.push(kind.text(case, document, authorities)?);
             }
-        }
-        for document in &case.resources {
-            texts.push(Kind::of(document).text(case, document, authorities)?);
         }
         let loaded =
             load_for_enforcement(&texts, "default").map_err(|refused| refused.to_string())?;
@@ -161,6 +172,10 @@ impl Kind {
         }
     }
 
+    fn is(&self, name: &str) -> bool {
+        self.group == "security.istio.io" && self.name == name
+    }
+
     /// Whether it says something about gateways and clients alone.
     fn is_of_others(&self) -> bool {
         let kinds = [
@@ -180,8 +195,7 @@ impl Kind {
         document: &Node,
         authorities: &mut Authorities,
     ) -> Result<Text, String> {
-        let kinds = ["AuthorizationPolicy", "PeerAuthentication"];
-        if self.group != "security.istio.io" || !kinds.contains(&self.name.as_str()) {
+        if !self.is("AuthorizationPolicy") && !self.is("PeerAuthentication") {
             let Self { group, name } = self;
             return Err(format!("nothing acts on {name} of `{group}` here"));
         }
@@ -196,6 +210,10 @@ fn mesh_config(case: &Case, authorities: &mut Authorities) -> Result<MeshConfig,
     let mut config = serde_json::Map::new();
     for (name, node) in entries.filter(|(name, _)| !own.contains(&name.as_str())) {
         config.insert(name.clone(), json_of(node, authorities)?);
+    }
+    // What gateways believe of the proxies before them: sidecars have none.
+    if let Some(serde_json::Value::Object(proxies)) = config.get_mut("defaultConfig") {
+        proxies.remove("gatewayTopology");
     }
     if config.is_empty() {
         return Ok(MeshConfig::default());

@@ -28,7 +28,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use cert::Authorities;
 pub use corpus::Unreadable;
 use corpus::{Case, Check, Given, Workload};
-use mesh::Rules;
+use mesh::{Rules, Scope};
 use probe::{Seen, probe};
 use tree::plain_json;
 
@@ -342,7 +342,8 @@ fn find(
     match given {
         Given::EffectiveMtls { workload, port } => {
             let workload = workload_of(case, workload)?;
-            let mode = match Rules::of(case, authorities)?.effective_mode(workload, *port) {
+            let rules = Rules::of(case, Scope::Modes, authorities)?;
+            let mode = match rules.effective_mode(workload, *port) {
                 Mode::Strict => "STRICT",
                 Mode::Permissive => "PERMISSIVE",
                 Mode::Disable => "DISABLE",
@@ -377,7 +378,7 @@ fn find(
             client,
         } => {
             let workload = workload_of(case, workload)?;
-            let rules = Rules::of(case, authorities)?;
+            let rules = Rules::of(case, Scope::Inbound, authorities)?;
             let wanted = |name: &str| expected(name).is_some();
             let ask = wanted("http_status") || wanted("curl_exit");
             seen(probe(
