@@ -48,7 +48,8 @@ impl Rules {
             let kind = Kind::of(document);
             // Fixtures describe gateways and clients too, which the inbound side of a sidecar does not ask.
             let of_others = of_fixture && kind.is_of_others();
-            if !of_others && !(scope == Scope::Modes && kind.is("AuthorizationPolicy")) {
+            let of_access = scope == Scope::Modes && kind.is("AuthorizationPolicy");
+            if !of_others && !of_access {
                 texts.push(kind.text(case, document, authorities)?);
             }
         }
