@@ -2,33 +2,26 @@
 //!
 //! Certificates have the shape that istiod gives them (S-90, S-91). The key of the authority never leaves its folder.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use meshward_core::agent::Draft;
 use meshward_core::clock::UnixTime;
+use meshward_core::control::ca::{
+    Authority, CaError, Refusal, SignRequest, certificates_pem, sign,
+};
+use meshward_core::limits::CERTIFICATE_LIFETIME_MAX;
 use meshward_core::spiffe::{SpiffeId, TrustDomain};
 use meshward_core::tls::{Crypto, KeyKind};
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
-};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use time::OffsetDateTime;
 
 use crate::exit::Failure;
 use crate::files;
 
-/// How long a self-signed root lasts (S-95).
-const ROOT_TTL: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// DEFAULT_WORKLOAD_CERT_TTL (S-91).
 const DEFAULT_TTL: &str = "24h";
-/// MAX_WORKLOAD_CERT_TTL (S-91).
-const MAX_TTL: Duration = Duration::from_secs(2160 * 3600);
-/// Certificates begin so long before they are made, for clocks that are behind (S-90).
-const BACKDATE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -101,21 +94,14 @@ fn init(init: &Init) -> Result<ExitCode, Failure> {
             )));
         }
     }
-    let (key, key_der) = new_key(init.key)?;
-    let now = now();
-    let mut params = CertificateParams::default();
-    params.distinguished_name = organisation(domain.as_str());
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.subject_alt_names = vec![uri(&format!("spiffe://{}", domain.as_str()))?];
-    params.serial_number = Some(serial()?);
-    params.not_before = moment(now.0.saturating_sub(BACKDATE.as_millis() as u64));
-    params.not_after = moment(now.0 + ROOT_TTL.as_millis() as u64);
-    let certificate = params.self_signed(&key).map_err(broken)?;
+    let kind = init.key.into();
+    let authority =
+        Authority::new_self_signed(&Crypto::production(), kind, &domain, now(), serial()?)
+            .map_err(|error| Failure::Machine(error.to_string()))?;
     folder(&init.dir)?;
-    files::write(&key_path, pem_of("PRIVATE KEY", &key_der).as_bytes(), 0o600)
+    files::write(&key_path, authority.key_pem().reveal().as_bytes(), 0o600)
         .map_err(Failure::Machine)?;
-    files::write(&pem, certificate.pem().as_bytes(), 0o644).map_err(Failure::Machine)?;
+    files::write(&pem, authority.root_pem().as_bytes(), 0o644).map_err(Failure::Machine)?;
     println!(
         "authority for trust domain {} in {}",
         domain.as_str(),
@@ -133,7 +119,7 @@ fn issue(issue: &Issue) -> Result<ExitCode, Failure> {
             issue.ttl
         )));
     }
-    if ttl > MAX_TTL {
+    if ttl > CERTIFICATE_LIFETIME_MAX {
         return Err(Failure::Usage(format!(
             "--ttl `{}`: a certificate may last 2160h at most",
             issue.ttl
@@ -151,81 +137,43 @@ fn issue(issue: &Issue) -> Result<ExitCode, Failure> {
     let key_path = issue.dir.join("ca.key");
     let root_pem = files::read(&root_path).map_err(|e| no_authority(&e, &issue.dir))?;
     let key_pem = files::read(&key_path).map_err(|e| no_authority(&e, &issue.dir))?;
-    let root = CertificateDer::from_pem_slice(&root_pem).map_err(|e| {
-        Failure::Data(vec![format!(
-            "{}: no PEM certificate: {e}",
-            root_path.display()
-        )])
-    })?;
-    let key = PrivatePkcs8KeyDer::from_pem_slice(&key_pem).map_err(|e| {
-        Failure::Data(vec![format!(
-            "{}: no PEM key in PKCS#8: {e}",
-            key_path.display()
-        )])
-    })?;
-    let signer = KeyPair::try_from(&key).map_err(|_| {
-        Failure::Data(vec![format!(
-            "{}: a key that cannot sign",
-            key_path.display()
-        )])
-    })?;
-    let authority = Authority::of(&root)
-        .map_err(|e| Failure::Data(vec![format!("{}: {e}", root_path.display())]))?;
-    if authority.public_key != signer.public_key_raw() {
-        return Err(Failure::Data(vec![format!(
-            "{}: is not the key of {}",
-            key_path.display(),
-            root_path.display()
-        )]));
-    }
-    if authority.trust_domain.as_deref() != Some(id.trust_domain()) {
-        return Err(Failure::Usage(format!(
-            "`{}`: this authority speaks for `{}`, not for `{}`",
+    let foreign = |speaks_for: &str| {
+        Failure::Usage(format!(
+            "`{}`: this authority speaks for `{speaks_for}`, not for `{}`",
             issue.id,
-            authority
-                .trust_domain
-                .as_deref()
-                .unwrap_or("no trust domain"),
             id.trust_domain()
-        )));
-    }
-    let now = now();
-    if authority.not_after <= now {
-        return Err(Failure::Data(vec![format!(
-            "{}: expired at {}",
-            root_path.display(),
-            authority.not_after
-        )]));
-    }
-    let (key, key_der) = new_key(issue.key)?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.subject_alt_names = vec![uri(id.as_str())?];
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![
-        KeyUsagePurpose::DigitalSignature,
-        KeyUsagePurpose::KeyEncipherment,
-    ];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
-    params.use_authority_key_identifier_extension = true;
-    params.serial_number = Some(serial()?);
-    params.not_before = moment(now.0.saturating_sub(BACKDATE.as_millis() as u64));
-    // Clamped to the signer's end (S-91).
-    params.not_after = moment((now.0 + ttl.as_millis() as u64).min(authority.not_after.0));
-    let issuer = Issuer::from_ca_cert_der(&root, signer).map_err(broken)?;
-    let certificate = params.signed_by(&key, &issuer).map_err(broken)?;
+        ))
+    };
+    let authority = Authority::from_pem(&root_pem, &key_pem).map_err(|error| match error {
+        CaError::KeyPem(_) | CaError::KeyUnusable => data(&key_path, &error),
+        CaError::KeyMismatch => data(
+            &key_path,
+            &format_args!("is not the key of {}", root_path.display()),
+        ),
+        CaError::NoTrustDomain => foreign("no trust domain"),
+        CaError::RootPem(_) | CaError::Root(_) | CaError::NotAuthority | CaError::Names(_) => {
+            data(&root_path, &error)
+        }
+        CaError::NoKey(_) | CaError::Making(_) => Failure::Machine(error.to_string()),
+    })?;
+    let draft = Draft::new(&Crypto::production(), issue.key.into(), &id)
+        .map_err(|error| Failure::Machine(error.to_string()))?;
+    let request = SignRequest {
+        caller: Some(id.clone()),
+        csr: draft.csr_pem.into_bytes(),
+        validity_s: i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX),
+    };
+    let chain = sign(&authority, &request, now(), serial()?).map_err(|refusal| match refusal {
+        Refusal::TrustDomain { trust_domain, .. } => foreign(trust_domain.as_str()),
+        Refusal::SignerExpired(at) => data(&root_path, &format_args!("expired at {at}")),
+        other => Failure::Machine(other.to_string()),
+    })?;
     folder(&issue.out)?;
     let out = |name: &str| issue.out.join(name);
-    files::write(
-        &out("key.pem"),
-        pem_of("PRIVATE KEY", &key_der).as_bytes(),
-        0o600,
-    )
-    .map_err(Failure::Machine)?;
-    files::write(&out("cert.pem"), certificate.pem().as_bytes(), 0o644)
+    files::write(&out("key.pem"), draft.key_pem.reveal().as_bytes(), 0o600)
+        .map_err(Failure::Machine)?;
+    let (sent, _root) = chain.split();
+    files::write(&out("cert.pem"), certificates_pem(sent).as_bytes(), 0o644)
         .map_err(Failure::Machine)?;
     files::write(&out("bundle.pem"), &root_pem, 0o644).map_err(Failure::Machine)?;
     println!(
@@ -237,71 +185,15 @@ fn issue(issue: &Issue) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the root's certificate says.
-struct Authority {
-    trust_domain: Option<String>,
-    not_after: UnixTime,
-    public_key: Vec<u8>,
-}
-
-impl Authority {
-    fn of(root: &CertificateDer<'_>) -> Result<Self, String> {
-        let (_, certificate) = x509_parser::parse_x509_certificate(root)
-            .map_err(|e| format!("not a certificate: {e}"))?;
-        if !certificate.is_ca() {
-            return Err("not the certificate of an authority".into());
-        }
-        let names = certificate
-            .subject_alternative_name()
-            .map_err(|e| format!("unreadable names: {e}"))?;
-        let trust_domain = names
-            .into_iter()
-            .flat_map(|names| &names.value.general_names)
-            .find_map(|name| match name {
-                x509_parser::extensions::GeneralName::URI(uri) => SpiffeId::parse(uri)
-                    .ok()
-                    .map(|id| id.trust_domain().to_owned()),
-                _ => None,
-            });
-        let not_after = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
-        Ok(Self {
-            trust_domain,
-            not_after: UnixTime(not_after * 1000),
-            public_key: certificate.public_key().subject_public_key.data.to_vec(),
-        })
-    }
-}
-
-fn new_key(kind: Key) -> Result<(KeyPair, Vec<u8>), Failure> {
-    let made = Crypto::production().keys.generate(kind.into());
-    let der = made
-        .map_err(|e| Failure::Machine(format!("no key could be made: {e}")))?
-        .reveal()
-        .clone();
-    let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(der.as_slice())).map_err(broken)?;
-    Ok((key, der))
-}
-
-/// A random serial of 128 bits (S-90), positive (RFC 5280 §4.1.2.2).
-fn serial() -> Result<SerialNumber, Failure> {
+/// 128 random bits (S-90).
+fn serial() -> Result<[u8; 16], Failure> {
     let mut bytes = [0u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::Machine("no randomness".into()))?;
-    bytes[0] = bytes[0] & 0x7f | 0x40;
-    Ok(SerialNumber::from_slice(&bytes))
+    Ok(bytes)
 }
 
-fn organisation(name: &str) -> DistinguishedName {
-    let mut subject = DistinguishedName::new();
-    subject.push(DnType::OrganizationName, name);
-    subject
-}
-
-fn uri(text: &str) -> Result<SanType, Failure> {
-    text.try_into().map(SanType::URI).map_err(broken)
-}
-
-fn broken(error: rcgen::Error) -> Failure {
-    Failure::Machine(format!("the certificate could not be made: {error}"))
+fn data(path: &Path, fault: &dyn fmt::Display) -> Failure {
+    Failure::Data(vec![format!("{}: {fault}", path.display())])
 }
 
 fn no_authority(message: &str, dir: &Path) -> Failure {
@@ -323,30 +215,11 @@ fn folder(dir: &Path) -> Result<(), Failure> {
     })
 }
 
-fn pem_of(label: &str, der: &[u8]) -> String {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let lines: Vec<&str> = text
-        .as_bytes()
-        .chunks(64)
-        .filter_map(|line| std::str::from_utf8(line).ok())
-        .collect();
-    format!(
-        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-        lines.join("\n")
-    )
-}
-
 fn now() -> UnixTime {
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
     UnixTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-fn moment(unix_ms: u64) -> OffsetDateTime {
-    let seconds = i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX);
-    OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
 /// `24h`, `90m`, `30s`, `1h30m`, as Go writes durations; whole numbers.

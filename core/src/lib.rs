@@ -12,6 +12,7 @@ pub mod rng;
 pub mod timer;
 
 pub mod accept;
+pub mod agent;
 pub mod api;
 pub mod authn;
 pub mod authz;

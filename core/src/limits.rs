@@ -24,6 +24,8 @@ pub const TRAILERS_MAX: usize = 8 * 1024;
 pub const CLIENT_HELLO_MAX: usize = 64 * 1024;
 /// Bytes of handshake messages of the peer that wait for their rest.
 pub const HANDSHAKE_MAX: usize = 128 * 1024;
+/// Pods of one Deployment. A slip of the pen in `replicas` is not to take a machine down.
+pub const REPLICAS_MAX: u32 = 1000;
 
 /// From accept to the end of the TLS handshake. Envoy's `transport_socket_connect_timeout` is 15 s; a peer that drips must be
 /// gone in 30.
@@ -62,3 +64,25 @@ pub const WARNINGS_MAX: u8 = 4;
 pub const POST_HANDSHAKE_MAX: u8 = 32;
 /// TLS records sealed with one key: AES-GCM keeps its margin up to 2^24 full records (RFC 8446 §5.5).
 pub const RECORDS_PER_KEY: u64 = 1 << 24;
+
+/// Bytes of a certificate signing request. One for RSA 4096 has about 2 KiB.
+pub const CSR_MAX: usize = 16 * 1024;
+/// How long a self-signed root lasts (S-95).
+pub const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// How long a workload's certificate lasts that was asked for without a time, and what agents ask for.
+/// DEFAULT_WORKLOAD_CERT_TTL and SECRET_TTL (S-91).
+pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// MAX_WORKLOAD_CERT_TTL (S-91).
+pub const CERTIFICATE_LIFETIME_MAX: Duration = Duration::from_secs(2160 * 3600);
+/// Certificates begin so long before they are made, for clocks that are behind (S-90).
+pub const CERTIFICATE_BACKDATE: Duration = Duration::from_secs(120);
+/// A certificate that was asked for and has not come by then is asked for again.
+pub const SIGN_TIMEOUT: Duration = Duration::from_secs(10);
+/// From a first failed request for a certificate to the next, at most; doubles with each further failure.
+pub const SIGN_BACKOFF: Duration = Duration::from_secs(1);
+/// Between two requests for a certificate however many have failed.
+pub const SIGN_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// From the receipt of a certificate to the next request, however short it lasts: an authority is not asked in a loop.
+pub const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
+/// Dates are held against the wall clock so often at least, since it may jump and stands still for no timer.
+pub const WALL_LOOK: Duration = Duration::from_secs(60);

@@ -14,6 +14,8 @@ pub enum Purpose {
     Backoff = 2,
     /// Which of several endpoints.
     Balance = 3,
+    /// How far a renewal is moved from the middle of a certificate's life (S-94).
+    Renewal = 4,
 }
 
 /// A generator for one purpose.

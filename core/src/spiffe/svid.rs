@@ -174,6 +174,11 @@ impl Svid {
             not_after: leaf.not_after,
         })
     }
+
+    /// Whether the leaf's last second has passed. Its peers answer it with alert 45 then (S-97).
+    pub fn is_expired(&self, now: UnixTime) -> bool {
+        now.as_secs() > self.not_after.as_secs()
+    }
 }
 
 impl fmt::Debug for Svid {
