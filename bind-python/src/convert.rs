@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use meshward_core::accept::{Mode, PortKind};
 use meshward_core::clock::{self, Instant, UnixTime};
@@ -46,6 +46,39 @@ impl<'py> IntoPyObject<'py> for Address {
 }
 
 impl Show for Address {
+    fn show(&self) -> String {
+        format!("'{}'", self.0)
+    }
+}
+
+/// An address without a port: `127.0.0.6` or `::1`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ip(pub(crate) IpAddr);
+
+impl FromPyObject<'_, '_> for Ip {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        let text: String = object.extract()?;
+        text.parse().map(Self).map_err(|_| {
+            MeshwardError::new_err(format!(
+                "`{text}` is no address without a port\n  hint: write it as 127.0.0.6 or ::1"
+            ))
+        })
+    }
+}
+
+impl<'py> IntoPyObject<'py> for Ip {
+    type Target = PyString;
+    type Output = Bound<'py, PyString>;
+    type Error = Infallible;
+
+    fn into_pyobject(self, py: Python<'py>) -> Result<Self::Output, Infallible> {
+        self.0.to_string().into_pyobject(py)
+    }
+}
+
+impl Show for Ip {
     fn show(&self) -> String {
         format!("'{}'", self.0)
     }

@@ -1,5 +1,6 @@
 //! What a script tells a machine.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use meshward_core::clock;
@@ -11,6 +12,7 @@ use pyo3::pybacked::PyBackedBytes;
 use crate::MeshwardError;
 use crate::convert::{Address, LinkId, Named};
 use crate::plain::plain;
+use crate::snapshot::Snapshot;
 use crate::svid::Svid;
 
 plain! {
@@ -53,7 +55,7 @@ plain! {
     Tick {}
 }
 
-/// Any of the classes above, or an identity.
+/// Any of the classes above, an identity, or a snapshot.
 #[derive(FromPyObject)]
 pub(crate) enum Event<'py> {
     Received(Bound<'py, Received>),
@@ -64,6 +66,7 @@ pub(crate) enum Event<'py> {
     Eof(Bound<'py, Eof>),
     Closed(Bound<'py, Closed>),
     Svid(Bound<'py, Svid>),
+    Snapshot(Bound<'py, Snapshot>),
     Drain(Bound<'py, Drain>),
 }
 
@@ -118,6 +121,7 @@ impl Event<'_> {
                 link(*id, LinkEvent::Closed(cause.0))
             }
             Self::Svid(svid) => svid.get().load(now.wall).map(Input::Svid),
+            Self::Snapshot(snapshot) => Ok(Input::Snapshot(Arc::clone(&snapshot.get().0))),
             Self::Drain(event) => {
                 let grace_s = event.get().grace_s;
                 let grace = Duration::try_from_secs_f64(grace_s).map_err(|e| {

@@ -8,7 +8,9 @@ mod convert;
 mod event;
 mod machine;
 mod plain;
+mod policies;
 mod report;
+mod snapshot;
 mod svid;
 mod testing;
 
@@ -36,7 +38,11 @@ mod _core {
     #[pymodule_export]
     use super::machine::Proxy;
     #[pymodule_export]
+    use super::policies::Policies;
+    #[pymodule_export]
     use super::report::Report;
+    #[pymodule_export]
+    use super::snapshot::{Inbound, Outbound, Snapshot};
     #[pymodule_export]
     use super::svid::Svid;
     #[pymodule_export]

@@ -2,17 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
-use std::sync::Arc;
 
-use meshward_core::accept::{Mode, PortKind};
-use meshward_core::api::finding::Finding;
-use meshward_core::api::load::{Text, grammar, load_for_enforcement};
+use meshward_core::accept::Mode;
 use meshward_core::clock;
 use meshward_core::machine::Machine as _;
 use meshward_core::proxy::{self, Input};
-use meshward_core::snapshot::Snapshot;
-use meshward_core::snapshot::compile::{self, InboundSource, Sources};
-use meshward_core::snapshot::select::Workload;
 use meshward_core::tls::Crypto;
 use pyo3::prelude::*;
 
@@ -20,7 +14,8 @@ use crate::MeshwardError;
 use crate::action::Action;
 use crate::convert::{Address, Deadline, Named, Now};
 use crate::event::Event;
-use crate::plain::Show as _;
+use crate::policies::{Policies, workload};
+use crate::snapshot::{Inbound, Snapshot};
 
 /// The data plane of one workload: bytes and time in, bytes and records out. It has no socket and no clock.
 ///
@@ -52,11 +47,20 @@ impl Proxy {
 
     /// Tells the machine what happened. Every event is legal at any time; one for a link that is dead is dropped.
     ///
-    /// An identity that is not valid now, a clock that runs back and actions that were not taken are errors; the machine
-    /// then has not heard of the event.
+    /// An identity that is not valid now, a snapshot that is not newer than the one before, a clock that runs back and
+    /// actions that were not taken are errors; the machine then has not heard of the event.
     fn handle(&mut self, event: Event<'_>, now: Now) -> PyResult<()> {
         let now = self.admit(now)?;
         let input = event.into_input(now)?;
+        if let Input::Snapshot(snapshot) = &input {
+            if snapshot.version <= self.version {
+                return Err(MeshwardError::new_err(format!(
+                    "snapshot {} is not newer than {}\n  hint: give each snapshot a greater version",
+                    snapshot.version, self.version
+                )));
+            }
+            self.version = snapshot.version;
+        }
         self.step(input, now);
         Ok(())
     }
@@ -72,7 +76,7 @@ impl Proxy {
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn configure(
         &mut self,
-        policies_yaml: String,
+        policies_yaml: &str,
         mode: Option<Named<Mode>>,
         port: NonZeroU16,
         upstream: Address,
@@ -84,24 +88,20 @@ impl Proxy {
     ) -> PyResult<Vec<String>> {
         let now = self.admit(now)?;
         let version = self.version + 1;
-        let workload = Workload {
-            namespace: namespace.to_owned(),
-            labels: labels.unwrap_or_default(),
-        };
-        let door = Door {
+        let policies = Policies::new(policies_yaml, namespace, file)?;
+        let inbound = Inbound {
             port,
-            kind: Named::parse(protocol)?.0,
-            mode: mode.map(|mode| mode.0),
             upstream,
+            protocol: Named::parse(protocol)?,
+            mode,
+            from_: None,
         };
-        let text = Text {
-            name: file.into(),
-            text: policies_yaml,
-        };
-        let (snapshot, warnings) = compile_door(version, workload, door, text)?;
+        let workload = workload(namespace, labels)?;
+        let mesh = policies.mesh.clone().unwrap_or_default();
+        let snapshot = Snapshot::compile(version, workload, mesh, &policies, &[&inbound], &[])?;
         self.version = version;
-        self.step(Input::Snapshot(Arc::new(snapshot)), now);
-        Ok(warnings)
+        self.step(Input::Snapshot(snapshot.0), now);
+        Ok(policies.warnings)
     }
 
     /// The next thing to do; `None` when there is nothing left.
@@ -179,61 +179,4 @@ impl Proxy {
         self.drained = false;
         self.machine.handle(input, now);
     }
-}
-
-/// One inbound port.
-struct Door {
-    port: NonZeroU16,
-    kind: PortKind,
-    mode: Option<Mode>,
-    upstream: Address,
-}
-
-fn compile_door(
-    version: u64,
-    workload: Workload,
-    door: Door,
-    text: Text,
-) -> PyResult<(Snapshot, Vec<String>)> {
-    if !grammar::is_label(&workload.namespace) {
-        return Err(MeshwardError::new_err(format!(
-            "`{}` is no namespace",
-            workload.namespace
-        )));
-    }
-    if door.upstream.0.port() == 0 {
-        return Err(MeshwardError::new_err(format!(
-            "nothing listens on {}",
-            door.upstream.show()
-        )));
-    }
-    let loaded = load_for_enforcement(&[text], &workload.namespace)
-        .map_err(|refused| MeshwardError::new_err(refused.to_string()))?;
-    if let (Some(_), Some(policy)) = (door.mode, loaded.peer_authentications.first()) {
-        return Err(MeshwardError::new_err(format!(
-            "{}: a mode is given beside this PeerAuthentication\n  hint: keep one of the two",
-            policy.meta.origin
-        )));
-    }
-    let warnings = loaded.findings.iter().map(Finding::to_string).collect();
-    let sources = Sources {
-        version,
-        workload,
-        mesh: loaded.mesh_config.unwrap_or_default(),
-        inbound: vec![InboundSource {
-            listener: 0,
-            port: door.port.get(),
-            kind: door.kind,
-            mode: door.mode,
-            upstream: door.upstream.0,
-            from: None,
-            records: true,
-            authorization_policies: Arc::new(loaded.authorization_policies),
-            peer_authentications: Arc::new(loaded.peer_authentications),
-        }],
-        outbound: Vec::new(),
-    };
-    let snapshot =
-        compile::snapshot(&sources).map_err(|e| MeshwardError::new_err(e.to_string()))?;
-    Ok((snapshot, warnings))
 }

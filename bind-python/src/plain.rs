@@ -1,5 +1,7 @@
 //! Classes that are nothing but their fields.
 
+use std::num::NonZeroU16;
+
 use pyo3::pybacked::PyBackedBytes;
 
 /// How a field stands in a `repr`.
@@ -43,11 +45,28 @@ impl Show for String {
     }
 }
 
-show_as_display!(usize u64 f64);
+show_as_display!(usize u64 f64 NonZeroU16);
 
-/// A frozen class: made from its fields in their order, compared, matched and printed by them.
+impl Show for Vec<String> {
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+/// A frozen class: made from its fields in their order, compared, matched and printed by them. A constructor behind the
+/// fields stands for the one that would be made.
 macro_rules! plain {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? }) => {
+        crate::plain::plain! {
+            $(#[$doc])*
+            $name { $($field: $type),* }
+            #[new]
+            fn new($($field: $type),*) -> Self {
+                Self { $($field),* }
+            }
+        }
+    };
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? } $($new:tt)+) => {
         $(#[$doc])*
         #[pyo3::pyclass(module = "meshward", frozen, eq, get_all)]
         #[derive(PartialEq)]
@@ -65,10 +84,7 @@ macro_rules! plain {
                 pyo3::types::PyTuple::new(py, fields)
             }
 
-            #[new]
-            fn new($($field: $type),*) -> Self {
-                Self { $($field),* }
-            }
+            $($new)+
 
             fn __repr__(&self) -> String {
                 let fields: Vec<String> = vec![$(

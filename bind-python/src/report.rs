@@ -34,7 +34,7 @@ macro_rules! getters {
 }
 
 getters! {
-    /// Position of the listener; always 0 with `configure`.
+    /// Position of the listener: of inbound ports as a snapshot lists them, then of outbound ones.
     listener: u32 = |r| r.listener;
     /// Milliseconds since 1970-01-01T00:00:00Z.
     start_unix_ms: u64 = |r| r.start.0;

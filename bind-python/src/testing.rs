@@ -63,8 +63,16 @@ impl Ca {
     }
 
     /// A certificate with a key of its own (P-256) for `spiffe_id`, valid for `ttl_s` seconds, at most as long as the root.
-    #[pyo3(signature = (spiffe_id, ttl_s = 86_400, *, unix_ms = None))]
-    fn issue(&self, spiffe_id: &str, ttl_s: u64, unix_ms: Option<u64>) -> PyResult<Svid> {
+    ///
+    /// An identity of another trust domain is an error, unless `foreign` asks for a certificate that nobody should take.
+    #[pyo3(signature = (spiffe_id, ttl_s = 86_400, *, foreign = false, unix_ms = None))]
+    fn issue(
+        &self,
+        spiffe_id: &str,
+        ttl_s: u64,
+        foreign: bool,
+        unix_ms: Option<u64>,
+    ) -> PyResult<Svid> {
         let id = SpiffeId::parse(spiffe_id)
             .map_err(|e| MeshwardError::new_err(format!("`{spiffe_id}`: {e}")))?;
         if id.path().is_empty() {
@@ -72,9 +80,9 @@ impl Ca {
                 "`{spiffe_id}`: names a trust domain, not a workload"
             )));
         }
-        if id.trust_domain() != self.trust_domain.as_str() {
+        if !foreign && id.trust_domain() != self.trust_domain.as_str() {
             return Err(MeshwardError::new_err(format!(
-                "`{spiffe_id}`: this authority speaks for `{}`",
+                "`{spiffe_id}`: this authority speaks for `{}`\n  hint: foreign=True makes it nevertheless",
                 self.trust_domain.as_str()
             )));
         }

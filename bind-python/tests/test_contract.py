@@ -42,6 +42,12 @@ def ready_proxy(policies: str = STRICT_MESH) -> mw.Proxy:
     return proxy
 
 
+def snapshot(*ports: mw.Inbound | mw.Outbound) -> mw.Snapshot:
+    inbound = [port for port in ports if isinstance(port, mw.Inbound)]
+    outbound = [port for port in ports if isinstance(port, mw.Outbound)]
+    return mw.Snapshot(mw.Policies(STRICT_MESH), inbound, outbound, version=1)
+
+
 def test_silence_on_a_strict_port_ends_at_the_deadline_and_not_before() -> None:
     proxy = ready_proxy()
     proxy.handle(mw.Accepted(LINK, "inbound", "10.0.0.9:40000", "10.0.0.1:8080"), at(1))
@@ -113,6 +119,58 @@ def test_peer_authentication_reaches_the_port_by_the_labels_of_the_workload() ->
         assert any(isinstance(a, mw.Connect) for a in actions) != is_strict, app
 
 
+def test_a_snapshot_has_ports_and_destinations_and_replaces_the_one_of_before() -> None:
+    proxy = new_proxy()
+    policies = mw.Policies(STRICT_MESH, file="mesh.yaml")
+    doors = [mw.Inbound(8080, "127.0.0.1:9000"), mw.Inbound(9100, "127.0.0.1:9001", "tcp", from_="127.0.0.6")]
+    calls = [mw.Outbound("10.96.0.1:80", "10.0.0.2:8080", "outbound|80||api.shop.svc.cluster.local")]
+    proxy.handle(mw.Snapshot(policies, doors, calls, version=3), at(0))
+    drained(proxy)
+    proxy.handle(mw.Accepted(LINK, "outbound", "10.0.0.1:40000", "10.96.0.1:80"), at(1))
+    drained(proxy)
+    proxy.handle(mw.Received(LINK, b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"), at(1))
+    [connect] = [action for action in drained(proxy) if isinstance(action, mw.Connect)]
+    assert connect.to == "10.0.0.2:8080"
+
+    # Of equal age is not newer; what is refused changes nothing.
+    with pytest.raises(mw.MeshwardError, match="snapshot 3 is not newer than 3"):
+        proxy.handle(mw.Snapshot(policies, doors, version=3), at(2))
+    proxy.handle(mw.Snapshot(mw.Policies(), doors, version=4), at(2))
+    drained(proxy)
+    plain = mw.LinkId.accepted(4)
+    proxy.handle(mw.Accepted(plain, "inbound", "10.0.0.9:40000", "10.0.0.1:9100"), at(3))
+    drained(proxy)
+    proxy.handle(mw.Received(plain, b"hello"), at(3))
+    [connect] = [action for action in drained(proxy) if isinstance(action, mw.Connect)]
+    assert (connect.to, connect.from_) == ("127.0.0.1:9001", "127.0.0.6:0"), "PERMISSIVE by now (S-9)"
+    assert proxy.configure("", "STRICT", 8080, "127.0.0.1:9000", now=at(4)) == [], "configure goes on from there"
+
+
+def test_policies_tell_the_mode_of_any_workload() -> None:
+    policies = mw.Policies(
+        STRICT_MESH
+        + "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: api, namespace: shop}\n"
+        + "spec: {selector: {matchLabels: {app: api}}, portLevelMtls: {8080: {mode: DISABLE}}}\n"
+    )
+    assert policies.mode(8080) == "STRICT"
+    assert policies.mode(8080, namespace="shop", labels={"app": "api"}) == "DISABLE", "S-22"
+    assert policies.mode(9000, namespace="shop", labels={"app": "api"}) == "STRICT"
+    assert mw.Policies().mode(8080) == "PERMISSIVE", "S-9"
+
+
+def test_the_trust_domain_is_that_of_the_mesh() -> None:
+    allow = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec: {}\n"
+    doors = [mw.Inbound(8080, "127.0.0.1:9000")]
+    mw.Snapshot(mw.Policies(allow), doors, version=1, trust_domain="td.example")
+    with pytest.raises(mw.MeshwardError, match="`a b` is no trust domain"):
+        mw.Snapshot(mw.Policies(allow), doors, version=1, trust_domain="a b")
+
+
+def test_an_authority_certifies_a_foreign_identity_when_it_is_told_to() -> None:
+    svid = Ca().issue("spiffe://elsewhere.example/ns/a/sa/b", foreign=True)
+    assert svid.chain_pem.startswith("-----BEGIN CERTIFICATE-----")
+
+
 def test_an_identity_is_judged_by_the_time_of_the_script() -> None:
     ca = Ca(unix_ms=WALL_MS)
     svid = ca.issue(SERVER, ttl_s=60, unix_ms=WALL_MS)
@@ -147,6 +205,17 @@ def test_a_drain_resets_what_is_left_after_its_grace() -> None:
         (lambda: ready_proxy().handle(mw.Drain(-1.0), at(1)), "a grace of -1 s cannot be given"),
         (lambda: ready_proxy().handle(mw.Drain(float("nan")), at(1)), "a grace of NaN s cannot be given"),
         (lambda: ready_proxy().configure("", "STRICT", 1, "10.0.0.1:0", now=at(1)), "nothing listens on"),
+        (lambda: mw.Policies(namespace="A_B"), "`A_B` is no namespace"),
+        (lambda: mw.Policies("kind: X", file="x.yaml"), r"^x\.yaml:1:1: "),
+        (lambda: mw.Policies().mode(80, namespace=""), "`` is no namespace"),
+        (lambda: mw.Inbound(1, "10.0.0.1:1", from_="10.0.0.1:1"), "no address without a port"),
+        (lambda: mw.Inbound(1, "10.0.0.1:1", "ftp"), "`ftp` is no protocol"),  # type: ignore[arg-type]
+        (lambda: snapshot(mw.Inbound(1, "10.0.0.1:0")), "nothing listens on '10.0.0.1:0'"),
+        (lambda: snapshot(mw.Inbound(1, "10.0.0.1:1"), mw.Inbound(1, "10.0.0.1:2")), "port 1 has two inbound"),
+        (lambda: snapshot(mw.Inbound(1, "10.0.0.1:1", mode="DISABLE")), "a mode is given beside"),
+        (lambda: snapshot(mw.Outbound("10.0.0.1:1", "10.0.0.2:1", "c", "auto")), "is http or tcp"),  # type: ignore[arg-type]
+        (lambda: snapshot(mw.Outbound("10.0.0.1:1", "10.0.0.2:0", "c")), "nothing listens on '10.0.0.2:0'"),
+        (lambda: snapshot(mw.Outbound("10.0.0.1:1", "10.0.0.2:1", "c", identities=[SERVER])), "in plain text"),
         (lambda: Ca("not a domain"), "`not a domain`"),
         (lambda: Ca().issue("spiffe://elsewhere/ns/a/sa/b"), "speaks for `cluster.local`"),
         (lambda: Ca().issue("spiffe://cluster.local"), "names a trust domain"),
@@ -189,6 +258,11 @@ def test_classes_print_their_fields_and_no_secret() -> None:
     assert repr(mw.Send(LINK, b"secret", True)) == "Send(link=<d3.1>, data=<6 bytes>, ack=True)"
     assert repr(mw.Connect(LINK, "10.0.0.1:80", None)) == "Connect(link=<d3.1>, to='10.0.0.1:80', from_=None)"
     assert repr(mw.Tick()) == "Tick()"
+    door = mw.Inbound(8080, "127.0.0.1:9000", from_="127.0.0.6")
+    assert repr(door) == (
+        "Inbound(port=8080, upstream='127.0.0.1:9000', protocol='http', mode=None, from_='127.0.0.6')"
+    )
+    assert door == mw.Inbound(8080, "127.0.0.1:9000", "http", None, "127.0.0.6")
 
 
 def test_ids_are_values() -> None:

@@ -12,10 +12,10 @@ pub enum Purpose {
     RequestId = 1,
     /// Waiting time between two tries.
     Backoff = 2,
-    /// How far a renewal is moved from the middle of a certificate's life (S-94).
-    Renewal = 3,
     /// Which of several endpoints.
-    Balance = 4,
+    Balance = 3,
+    /// How far a renewal is moved from the middle of a certificate's life (S-94).
+    Renewal = 4,
 }
 
 /// A generator for one purpose.

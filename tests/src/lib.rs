@@ -8,9 +8,11 @@
 //! * [`runner`] runs a file with a driver and compares;
 //! * [`simulated`] is the driver in virtual time;
 //! * [`sockets`] is the one over real sockets, for every runtime ([`tokio`], [`glommio`]), [`pace`] its clock;
+//! * [`conformance`] runs the conformance corpus;
 //! * [`source`] reads the files of the project for the tests that judge them.
 #![forbid(unsafe_code)]
 
+pub mod conformance;
 pub mod driver;
 pub mod glommio;
 pub mod journal;

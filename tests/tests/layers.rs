@@ -91,7 +91,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     // The control side: never sees a proxy.
     (
         "control",
-        &["accept::PortKind", "api", "authz", "snapshot", "spiffe", "tls"],
+        &[
+            "accept::PortKind",
+            "api",
+            "authz",
+            "snapshot",
+            "spiffe",
+            "tls",
+        ],
     ),
 ];
 

@@ -3,6 +3,8 @@
 The script that drives it is network, clock and application::
 
     proxy = Proxy(seed=os.urandom(32), now=now)
+    proxy.handle(Svid(chain_pem, key_pem, bundle_pem), now)
+    proxy.handle(Snapshot(Policies(yaml), [Inbound(8080, "127.0.0.1:9000")], version=1), now)
     proxy.handle(event, now)
     while (action := proxy.poll_action()) is not None:
         match action:
@@ -24,10 +26,13 @@ from ._core import (
     Drain,
     Eof,
     Finish,
+    Inbound,
     LinkId,
     MeshwardError,
     Note,
     Now,
+    Outbound,
+    Policies,
     Proxy,
     Read,
     Received,
@@ -35,6 +40,7 @@ from ._core import (
     Reset,
     Send,
     Sent,
+    Snapshot,
     Svid,
     Tick,
 )
@@ -48,10 +54,13 @@ __all__ = [
     "Drain",
     "Eof",
     "Finish",
+    "Inbound",
     "LinkId",
     "MeshwardError",
     "Note",
     "Now",
+    "Outbound",
+    "Policies",
     "Proxy",
     "Read",
     "Received",
@@ -59,6 +68,7 @@ __all__ = [
     "Reset",
     "Send",
     "Sent",
+    "Snapshot",
     "Svid",
     "Tick",
 ]

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, final
 
 __all__ = [
@@ -10,10 +11,13 @@ __all__ = [
     "Drain",
     "Eof",
     "Finish",
+    "Inbound",
     "LinkId",
     "MeshwardError",
     "Note",
     "Now",
+    "Outbound",
+    "Policies",
     "Proxy",
     "Read",
     "Received",
@@ -21,6 +25,7 @@ __all__ = [
     "Reset",
     "Send",
     "Sent",
+    "Snapshot",
     "Svid",
     "Tick",
 ]
@@ -30,7 +35,7 @@ _Cause: TypeAlias = Literal["finished", "local", "refused", "reset", "unreachabl
 _Mode: TypeAlias = Literal["STRICT", "PERMISSIVE", "DISABLE"]
 _Protocol: TypeAlias = Literal["http", "tcp", "auto"]
 
-_Event: TypeAlias = Accepted | Connected | Received | Sent | Eof | Closed | Drain | Tick | Svid
+_Event: TypeAlias = Accepted | Connected | Received | Sent | Eof | Closed | Drain | Tick | Svid | Snapshot
 _Action: TypeAlias = Connect | Read | Send | Finish | Reset | Report | Note
 
 class MeshwardError(Exception): ...
@@ -78,6 +83,85 @@ class Svid:
     def key_pem(self) -> str: ...
     @property
     def bundle_pem(self) -> str: ...
+
+@final
+class Policies:
+    def __new__(cls, yaml: str = "", *, namespace: str = "default", file: str = "policies.yaml") -> Policies: ...
+    @property
+    def warnings(self) -> list[str]: ...
+    def mode(self, port: int, *, namespace: str = "default", labels: dict[str, str] | None = None) -> _Mode: ...
+
+@final
+class Inbound:
+    __match_args__: tuple[Literal["port"], Literal["upstream"], Literal["protocol"], Literal["mode"], Literal["from_"]]
+    def __new__(
+        cls,
+        port: int,
+        upstream: str,
+        protocol: _Protocol = "http",
+        mode: _Mode | None = None,
+        from_: str | None = None,
+    ) -> Inbound: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def upstream(self) -> str: ...
+    @property
+    def protocol(self) -> _Protocol: ...
+    @property
+    def mode(self) -> _Mode | None: ...
+    @property
+    def from_(self) -> str | None: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class Outbound:
+    __match_args__: tuple[
+        Literal["address"],
+        Literal["upstream"],
+        Literal["cluster"],
+        Literal["protocol"],
+        Literal["server_name"],
+        Literal["identities"],
+    ]
+    def __new__(
+        cls,
+        address: str,
+        upstream: str,
+        cluster: str,
+        protocol: Literal["http", "tcp"] = "http",
+        server_name: str | None = None,
+        identities: Sequence[str] | None = None,
+    ) -> Outbound: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def upstream(self) -> str: ...
+    @property
+    def cluster(self) -> str: ...
+    @property
+    def protocol(self) -> Literal["http", "tcp"]: ...
+    @property
+    def server_name(self) -> str | None: ...
+    @property
+    def identities(self) -> list[str]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class Snapshot:
+    def __new__(
+        cls,
+        policies: Policies,
+        inbound: Sequence[Inbound],
+        outbound: Sequence[Outbound] | None = None,
+        *,
+        version: int,
+        namespace: str = "default",
+        labels: dict[str, str] | None = None,
+        trust_domain: str | None = None,
+    ) -> Snapshot: ...
+    @property
+    def version(self) -> int: ...
 
 @final
 class Accepted:
@@ -299,6 +383,8 @@ class Proxy:
 @final
 class Ca:
     def __new__(cls, trust_domain: str = "cluster.local", *, unix_ms: int | None = None) -> Ca: ...
-    def issue(self, spiffe_id: str, ttl_s: int = 86400, *, unix_ms: int | None = None) -> Svid: ...
+    def issue(
+        self, spiffe_id: str, ttl_s: int = 86400, *, foreign: bool = False, unix_ms: int | None = None
+    ) -> Svid: ...
     @property
     def bundle_pem(self) -> str: ...

@@ -13,7 +13,7 @@ use super::{doubt, refusal};
 use crate::accept::PortKind;
 use crate::api::finding::Finding;
 use crate::api::kube::{ClusterIp, Container, PodSpec, Service, ServicePort, TargetPort};
-use crate::api::meta::{Labels, Meta, Origin};
+use crate::api::meta::{Labels, Meta, Origin, ValuePlace};
 use crate::limits;
 use crate::snapshot::select::by_age;
 
@@ -45,6 +45,8 @@ pub struct PodFacts {
     pub owner: Option<String>,
     pub labels: Labels,
     pub annotations: Labels,
+    /// Where the values of the annotations stand.
+    pub annotation_places: BTreeMap<String, ValuePlace>,
     pub service_account: String,
     pub address: Ipv4Addr,
     pub sidecar: bool,
@@ -173,6 +175,7 @@ struct Draft<'a> {
     owner: Option<&'a str>,
     labels: &'a Labels,
     annotations: &'a Labels,
+    annotation_places: &'a BTreeMap<String, ValuePlace>,
     spec: &'a PodSpec,
     ip: Option<Ipv4Addr>,
     sidecar: bool,
@@ -255,6 +258,7 @@ impl<'a> Builder<'a> {
                     owner: Some(&deployment.meta.name),
                     labels: &deployment.labels,
                     annotations: &deployment.annotations,
+                    annotation_places: &deployment.annotation_places,
                     spec: &deployment.spec,
                     ip: None,
                     sidecar: false,
@@ -277,6 +281,7 @@ impl<'a> Builder<'a> {
                 owner: None,
                 labels: &pod.meta.labels,
                 annotations: &pod.meta.annotations,
+                annotation_places: &pod.annotation_places,
                 spec: &pod.spec,
                 ip: pod.ip,
                 sidecar: false,
@@ -356,6 +361,7 @@ impl<'a> Builder<'a> {
                 owner: draft.owner.map(str::to_owned),
                 labels: draft.labels.clone(),
                 annotations: draft.annotations.clone(),
+                annotation_places: draft.annotation_places.clone(),
                 service_account: draft.spec.service_account.clone(),
                 address,
                 sidecar: draft.sidecar,

@@ -215,13 +215,18 @@ fn without_places(object: &Object) -> Object {
         line: 0,
         column: 0,
     };
-    if let Object::AuthorizationPolicy(policy) = &mut object {
-        for rule in &mut policy.rules {
-            rule.origin = nowhere.clone();
-            for condition in &mut rule.when {
-                condition.origin = nowhere.clone();
+    match &mut object {
+        Object::AuthorizationPolicy(policy) => {
+            for rule in &mut policy.rules {
+                rule.origin = nowhere.clone();
+                for condition in &mut rule.when {
+                    condition.origin = nowhere.clone();
+                }
             }
         }
+        Object::Deployment(deployment) => deployment.annotation_places.clear(),
+        Object::Pod(pod) => pod.annotation_places.clear(),
+        _ => {}
     }
     meta_mut(&mut object).origin = nowhere;
     object

@@ -1,5 +1,7 @@
 //! Objects for tests, short to write.
 
+use std::collections::BTreeMap;
+
 use std::sync::Arc;
 
 use crate::api::kube::{
@@ -83,6 +85,7 @@ pub(super) fn deployment(namespace: &str, name: &str, ports: &[(&str, u16)]) -> 
         selector: labels(&[("app", name)]),
         labels: labels(&[("app", name)]),
         annotations: Labels::new(),
+        annotation_places: BTreeMap::new(),
         spec: spec(name, ports),
     }
 }
@@ -94,6 +97,7 @@ pub(super) fn pod(namespace: &str, name: &str, ip: Option<[u8; 4]>) -> Pod {
     Pod {
         meta,
         spec: spec("default", &[]),
+        annotation_places: BTreeMap::new(),
         ip: ip.map(Into::into),
     }
 }

@@ -184,7 +184,7 @@ impl World {
 
     /// There is an identity, and its time is over (S-94: it is served until then).
     pub(super) fn is_expired(&self, now: UnixTime) -> bool {
-        self.svid.as_ref().is_some_and(|svid| svid.not_after < now)
+        self.svid.as_ref().is_some_and(|svid| svid.is_expired(now))
     }
 
     pub(super) fn pool(&mut self, id: PoolId) -> Option<&mut Pool> {

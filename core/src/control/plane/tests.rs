@@ -3,7 +3,9 @@ use super::super::testing::{
     service_account,
 };
 use super::*;
+use crate::accept::PortKind;
 use crate::api::authorization_policy::{Action, AuthorizationPolicy, Operation, Rule};
+use crate::api::load::{Text, load_objects};
 use crate::api::object::Kind;
 use crate::api::peer_authentication::Mode;
 use crate::snapshot::Endpoints;
@@ -269,4 +271,69 @@ fn pods_of_new_and_old_versions_keep_their_addresses() {
     let snapshot = plane.snapshot(&webapp(), &Wiring::default()).unwrap();
     let cluster = &snapshot.outbound.ports[&80].hosts["a.default"];
     assert!(matches!(&cluster.endpoints, Endpoints::Known(none) if none.is_empty()));
+}
+
+const FILE: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio-injection: enabled}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata:
+      labels: {app: web}
+      annotations: {meshward.dev/app: echo}
+    spec:
+      containers:
+      - {name: web, image: web, ports: [{name: main, containerPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: main}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: web, namespace: shop}
+spec: {rules: [{to: [{operation: {paths: [/api*]}}]}]}
+"#;
+
+fn read(text: &str) -> Vec<Object> {
+    let text = Text {
+        name: "shop.yaml".into(),
+        text: text.into(),
+    };
+    load_objects(&[text], "default", false).unwrap().objects
+}
+
+#[test]
+fn a_file_becomes_a_mesh_and_its_lines_are_no_change() {
+    let mut plane = plane(read(FILE));
+    assert_eq!(plane.warnings(), []);
+    let pods: Vec<_> = plane
+        .mesh()
+        .pods()
+        .map(|pod| (pod.name.as_str(), pod.sidecar))
+        .collect();
+    assert_eq!(pods, [("web-0", true), ("web-1", true)]);
+    assert_eq!(
+        plane.mesh().resolve("web.shop", "default"),
+        Some(vec![[10, 96, 0, 2].into()])
+    );
+    let mut wiring = Wiring::default();
+    wiring.upstreams.insert(8080, ([127, 0, 0, 1], 9000).into());
+    let snapshot = plane.snapshot(&pod_key("shop", "web-1"), &wiring).unwrap();
+    assert_eq!(snapshot.inbound[&8080].kind, PortKind::Http);
+    assert_eq!(snapshot.inbound[&8080].http.len(), 1);
+    let moved = read(&format!("# moved\n{FILE}"));
+    let outcomes = plane.apply(moved, NOW).unwrap();
+    assert!(
+        outcomes.iter().all(|o| o.change == Change::Unchanged),
+        "{outcomes:?}"
+    );
 }

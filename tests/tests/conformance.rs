@@ -1,0 +1,377 @@
+//! The conformance corpus, the shared one and the project's own, and that the runner can fail.
+//!
+//! `REWRITE=1 cargo test -p meshward-tests --test conformance` writes the list of skipped checks; refused where `CI` is
+//! set. `MESHWARD_SHARED` names the folder of the shared material, `../shared` beside the project by default; where it is
+//! absent the tests that need it say so and pass, unless `CI` is set.
+
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use meshward_tests::conformance::{Options, Refused, Report, Verdict, run};
+
+fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The open cases of the shared corpus.
+fn shared() -> Option<PathBuf> {
+    let root = env::var_os("MESHWARD_SHARED").map_or_else(|| here("../../shared"), PathBuf::from);
+    let folder = root.join("corpus/open");
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    let folder = folder.display();
+    assert!(env::var_os("CI").is_none(), "no corpus at {folder}");
+    println!("skipped: no corpus at {folder}");
+    None
+}
+
+fn all_of(folder: &Path) -> Report {
+    let options = Options {
+        folder: folder.to_owned(),
+        ..Options::default()
+    };
+    run(&options).unwrap_or_else(|refused| panic!("{refused}"))
+}
+
+fn skipped(report: &Report) -> String {
+    let mut lines = String::new();
+    for check in &report.checks {
+        if let Verdict::Skipped(reason) = &check.verdict {
+            writeln!(lines, "{}: {reason}", check.id).expect("a text can be written to");
+        }
+    }
+    lines
+}
+
+#[test]
+fn nothing_of_the_open_corpus_fails_and_no_more_is_skipped_than_is_known() {
+    let Some(folder) = shared() else { return };
+    let report = all_of(&folder);
+    let [passed, failed, left] = report.counts();
+    println!("conformance: {passed} passed, {failed} failed, {left} skipped");
+    assert_eq!(failed, 0, "{report}");
+    for kind in ["effective_mtls", "auto_mtls", "tls_probe"] {
+        let mut of_kind = report.checks.iter().filter(|check| check.kind == kind);
+        let one = of_kind.any(|check| check.verdict == Verdict::Passed);
+        assert!(one, "none of {kind} passed");
+    }
+    let file = here("conformance/skipped.txt");
+    let list = skipped(&report);
+    if env::var_os("REWRITE").is_some() {
+        assert!(
+            env::var_os("CI").is_none(),
+            "the list is not rewritten where it is judged"
+        );
+        fs::write(&file, &list).expect("the list can be written");
+    }
+    let known = fs::read_to_string(&file).unwrap_or_default();
+    let new = list.lines().find(|line| !known.lines().any(|k| k == *line));
+    let gone = known.lines().find(|line| !list.lines().any(|l| l == *line));
+    assert_eq!((new, gone), (None, None), "{}", file.display());
+}
+
+#[test]
+fn the_projects_own_cases_hold() {
+    let report = all_of(&here("conformance/own"));
+    let [passed, failed, _] = report.counts();
+    assert_eq!(failed, 0, "{report}");
+    assert!(passed >= 33, "only {passed} checks were run");
+    assert_eq!(
+        skipped(&report),
+        "own-mesh-006/1: needs gateway\nown-mesh-006/2: kind weather\nown-mesh-007/1: needs legacy\n\
+         own-mesh-008/1: needs feature-flags\n"
+    );
+}
+
+/// A folder for a test's own copy of a corpus.
+fn copy_of(corpus: &Path, name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let cases = root.join("cases");
+    fs::create_dir_all(&cases).expect("a folder can be made");
+    for old in fs::read_dir(&cases).expect("the folder can be listed") {
+        fs::remove_file(old.expect("an entry").path()).expect("a file can be removed");
+    }
+    let fixtures = corpus.join("../fixtures.yaml");
+    fs::write(root.join("fixtures.yaml"), read(&fixtures)).expect("a file can be written");
+    for file in yaml_files(corpus) {
+        let name = file.file_name().expect("a file has a name");
+        fs::write(cases.join(name), read(&file)).expect("a file can be written");
+    }
+    cases
+}
+
+fn yaml_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder can be listed");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths
+        .filter(|path| path.extension().is_some_and(|e| e == "yaml"))
+        .collect()
+}
+
+fn read(file: &Path) -> String {
+    fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// What each expectation is turned into. The right side is never true where the left one is.
+const LIES: &[(&str, &str)] = &[
+    ("mode: STRICT", "mode: PERMISSIVE"),
+    ("mode: PERMISSIVE", "mode: DISABLE"),
+    ("mode: DISABLE", "mode: STRICT"),
+    ("endpoints: [mtls", "endpoints: [plaintext"),
+    ("endpoints: [plaintext", "endpoints: [mtls"),
+    ("handshake: ok", "handshake: client_completes"),
+    ("handshake: client_completes", "handshake: ok"),
+    ("handshake: client_completes", "handshake: refused"),
+    ("handshake: fail", "handshake: reset"),
+    ("handshake: reset", "handshake: fail"),
+    ("handshake: refused", "handshake: ok"),
+    ("alert: ", "alert: 1"),
+    ("alpn: null", "alpn: http/1.1"),
+    ("alpn: http/1.1", "alpn: null"),
+    ("alpn: istio-peer-exchange", "alpn: istio"),
+    ("peer_uri_san: 'spiffe://", "peer_uri_san: 'spiffe://x"),
+    ("peer_dns_san: ", "peer_dns_san: x"),
+    ("curl_exit: 35", "curl_exit: 56"),
+    ("curl_exit: 56", "curl_exit: 35"),
+    ("http_status: 2", "http_status: 3"),
+    ("http_status: 4", "http_status: 2"),
+];
+
+/// Turns every expectation that reads like a lie's left side, and names the checks that it belongs to.
+fn lie(text: &str, (truth, lie): (&str, &str)) -> (String, Vec<String>) {
+    let (mut out, mut ids, mut id) = (String::new(), Vec::new(), "");
+    for line in text.lines() {
+        id = line.trim_start().strip_prefix("- id: ").unwrap_or(id);
+        let turned = match line.trim_start().starts_with("expect: ") {
+            true => line.replace(truth, lie),
+            false => line.to_owned(),
+        };
+        if turned != line {
+            ids.push(id.to_owned());
+        }
+        out.push_str(&turned);
+        out.push('\n');
+    }
+    (out, ids)
+}
+
+/// Every expectation of `corpus` that a lie fits is turned, one kind of lie at a time; returns how many were.
+fn every_lie_is_found(corpus: &Path, name: &str) -> usize {
+    let cases = copy_of(corpus, name);
+    // Files without a check that is run take their time and can tell no lie.
+    let kinds = ["effective_mtls", "auto_mtls", "tls_probe"].map(|kind| format!("kind: {kind}"));
+    let mut files = Vec::new();
+    for file in yaml_files(corpus) {
+        let name = file.file_name().expect("a file has a name");
+        let text = read(&file);
+        if kinds.iter().any(|kind| text.contains(kind.as_str())) {
+            files.push((cases.join(name), text));
+        } else {
+            fs::remove_file(cases.join(name)).expect("a file can be removed");
+        }
+    }
+    let honest = all_of(&cases);
+    let mut told = 0;
+    for one in LIES {
+        let mut ids = Vec::new();
+        for (file, text) in &files {
+            let (text, turned) = lie(text, *one);
+            fs::write(file, text).expect("a file can be written");
+            ids.extend(turned);
+        }
+        let report = all_of(&cases);
+        for (before, after) in honest.checks.iter().zip(&report.checks) {
+            assert_eq!(before.id, after.id);
+            match &after.verdict {
+                Verdict::Failed { .. } => {
+                    told += 1;
+                    assert!(
+                        ids.contains(&after.id),
+                        "{}: {one:?} is no lie of it",
+                        after.id
+                    );
+                }
+                other => {
+                    assert_eq!(*other, before.verdict, "{}", after.id);
+                    let lied = ids.contains(&after.id) && *other == Verdict::Passed;
+                    assert!(!lied, "{}: {one:?} was believed", after.id);
+                }
+            }
+        }
+    }
+    told
+}
+
+#[test]
+fn a_wrong_expectation_fails_and_only_that_one() {
+    let own = every_lie_is_found(&here("conformance/own"), "conformance-own");
+    println!("conformance: {own} wrong expectations of the own cases were found");
+    assert!(own >= 50, "only {own}");
+    if let Some(folder) = shared() {
+        let open = every_lie_is_found(&folder, "conformance-open");
+        println!("conformance: {open} wrong expectations of the open corpus were found");
+        assert!(open >= 50, "only {open}");
+    }
+}
+
+/// Puts `text` in the place of the own cases; says what is refused.
+fn refusal(name: &str, from: &str, to: &str) -> String {
+    let own = here("conformance/own");
+    let cases = copy_of(&own, name);
+    let file = cases.join("mesh.yaml");
+    let text = read(&file);
+    assert!(text.contains(from), "`{from}` is there");
+    fs::write(&file, text.replacen(from, to, 1)).expect("a file can be written");
+    let options = Options {
+        folder: cases,
+        ..Options::default()
+    };
+    match run(&options) {
+        Err(Refused::Unreadable(why)) => {
+            let name = why.file.file_name().map(|name| name.to_string_lossy());
+            let name = name.unwrap_or_default();
+            format!("{name}:{}: {}", why.line, why.message)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_case_that_cannot_be_understood_is_named_with_its_line() {
+    let of = |from, to| refusal("conformance-refused", from, to);
+    assert_eq!(
+        of("meshward-conformance/1", "meshward-conformance/2"),
+        "mesh.yaml:1: the format is `meshward-conformance/2`, not `meshward-conformance/1`"
+    );
+    assert_eq!(
+        of("  mesh: harbour", "  mesh: harbor"),
+        "mesh.yaml:7: the fixtures have no such mesh"
+    );
+    assert_eq!(
+        of("expect: {mode: PERMISSIVE}", "expect: {}"),
+        "mesh.yaml:15: the check expects nothing"
+    );
+    assert_eq!(
+        of("expect: {mode: PERMISSIVE}", "expect: {mod: PERMISSIVE}"),
+        "mesh.yaml:15: nothing of this kind is called `mod`"
+    );
+    assert_eq!(
+        of("tls: '1.2'", "tls: '1.0'"),
+        "mesh.yaml:20: `1.0` is no version of TLS"
+    );
+    assert_eq!(
+        of("id: own-mesh-001/2", "id: own-mesh-001/1"),
+        "mesh.yaml:17: a second `own-mesh-001/1`"
+    );
+    assert_eq!(
+        of("workload: quay/crane\n", "workload: quay/crate\n"),
+        "mesh.yaml:10: the mesh has no workload `quay/crate`"
+    );
+    let metadata = "metadata: {name: all, namespace: istio-system}";
+    let own = read(&here("conformance/own/mesh.yaml"));
+    let mut lines = own.lines().zip(1..);
+    let (_, line) = lines
+        .find(|(line, _)| line.contains(metadata))
+        .expect("the policy stands there");
+    assert_eq!(
+        of(metadata, "metadata: {name: all, name: all}"),
+        format!("mesh.yaml:{line}: `name` stands twice")
+    );
+}
+
+/// What a case needs, and nothing enforces, fails rather than pass by luck.
+#[test]
+fn what_cannot_be_put_in_force_fails() {
+    let cases = copy_of(&here("conformance/own"), "conformance-unenforced");
+    let file = cases.join("mesh.yaml");
+    let text = read(&file);
+    let policy = "kind: PeerAuthentication\n    metadata: {name: all, namespace: istio-system}";
+    for other in [
+        policy.replace("PeerAuthentication", "RequestAuthentication"),
+        policy.replace("name: all", "name: 'a b'"),
+    ] {
+        assert!(text.contains(policy));
+        fs::write(&file, text.replace(policy, &other)).expect("a file can be written");
+        let report = all_of(&cases);
+        for check in &report.checks {
+            let of_case = check.id.starts_with("own-mesh-003/");
+            let failed = matches!(check.verdict, Verdict::Failed { .. });
+            assert_eq!(failed, of_case, "{check:?}");
+        }
+    }
+}
+
+fn executable(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_conformance"))
+        .args(args)
+        .output()
+        .expect("the executable can be run");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+#[test]
+fn the_executable_says_what_became_of_the_checks() {
+    let own = here("conformance/own").display().to_string();
+    let (code, out, _) = executable(&[&own, "--id", "own-mesh-006"]);
+    assert_eq!(
+        (code, out.as_str()),
+        (
+            Some(0),
+            "skipped own-mesh-006/1: needs gateway\nskipped own-mesh-006/2: kind weather\n\
+             0 passed, 0 failed, 2 skipped\n"
+        )
+    );
+
+    let cases = copy_of(&here("conformance/own"), "conformance-executable");
+    let file = cases.join("mesh.yaml");
+    let wrong = read(&file).replacen("mode: PERMISSIVE}", "mode: STRICT}", 1);
+    fs::write(&file, &wrong).expect("a file can be written");
+    let json = cases.join("../report.json").display().to_string();
+    let folder = cases.display().to_string();
+    let args = [&folder, "--theme", "own-mesh", "--id", "own-mesh-001/1"];
+    let (code, out, _) = executable(&[&args[..], &["--json", &json]].concat());
+    assert_eq!(
+        (code, out.as_str()),
+        (
+            Some(1),
+            "failed own-mesh-001/1: expected {\"mode\":\"STRICT\"}, got {\"mode\":\"PERMISSIVE\"} (S-20)\n\
+             0 passed, 1 failed, 0 skipped\n"
+        )
+    );
+    let report: serde_json::Value = serde_json::from_str(&read(Path::new(&json))).expect("JSON");
+    assert_eq!(report["failed"], 1);
+    assert_eq!(report["checks"][0]["got"]["mode"], "PERMISSIVE");
+
+    fs::write(&file, wrong.replacen("cases:", "cases: [", 1)).expect("a file can be written");
+    let (code, _, err) = executable(&[&folder]);
+    assert_eq!(code, Some(65), "{err}");
+    assert!(err.contains("mesh.yaml:"), "{err}");
+}
+
+#[test]
+fn the_executable_refuses_what_it_is_not_for() {
+    let own = here("conformance/own").display().to_string();
+    for wrong in [
+        &[][..],
+        &["--colour", &own],
+        &[&own, "--id", "own-mesh-099"],
+        &[&own, "--theme", "nothing"],
+        &["no-such-folder"],
+    ] {
+        let (code, out, err) = executable(wrong);
+        assert_eq!(code, Some(64), "{wrong:?}: {out}{err}");
+    }
+    let (code, _, err) = executable(&[&own, "--fixtures", "no-such-file"]);
+    assert_eq!(code, Some(65));
+    assert!(err.starts_with("no-such-file:1: "), "{err}");
+    assert_eq!(executable(&["--help"]).0, Some(0));
+}
