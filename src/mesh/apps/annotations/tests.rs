@@ -184,3 +184,35 @@ fn an_echo_needs_a_port() {
     let annotations = Labels::from([(APP.to_owned(), "echo".to_owned())]);
     assert!(AppKind::read(&annotations, &origin(1, 1), &[], false).is_err());
 }
+
+#[test]
+fn the_example_says_nothing_that_is_wrong() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/istio-in-action");
+    let mut kinds = std::collections::BTreeMap::new();
+    for file in crate::files::resources(dir.as_ref()).unwrap() {
+        let text = crate::files::read_text(&file).unwrap();
+        for (lines, document) in yaml::documents(&text) {
+            let root = yaml::parse(document).unwrap().root.unwrap();
+            let resource = Resource { node: root, lines };
+            let texts = KNOWN
+                .iter()
+                .filter_map(|name| match &resource.annotation(name)?.1.value {
+                    Value::Text { text, .. } => Some(((*name).to_owned(), text.clone())),
+                    other => panic!("{other:?} is no text"),
+                });
+            let annotations: Labels = texts.collect();
+            if !annotations.is_empty() {
+                let name =
+                    child(&resource.node, "metadata").and_then(|(_, node)| child(node, "name"));
+                let name = format!("{:?}", name.unwrap().1.value);
+                kinds.insert(
+                    name,
+                    AppKind::read(&annotations, &origin(1, 1), &[], true).unwrap(),
+                );
+            }
+        }
+    }
+    let count = |is: fn(&AppKind) -> bool| kinds.values().filter(|kind| is(kind)).count();
+    assert_eq!(count(|kind| matches!(kind, AppKind::Routes(_))), 2);
+    assert_eq!(count(|kind| matches!(kind, AppKind::Command(_))), 2);
+}
