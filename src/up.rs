@@ -106,6 +106,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         .map_err(|e| Failure::Machine(format!("signals cannot be taken over: {e}")))?;
     machine::raise_open_files();
     let (ending, ended) = mpsc::channel();
+    let run = folder.run();
     let (taken, socket) = folder.take()?;
     let running = Running::start(&start, design, taken, socket, ending.clone())?;
     watch(signals, ending)?;
@@ -113,11 +114,21 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         None => stay(running, &ended),
         Some(play) => {
             let outcome = play.perform(start.chosen.argument(), &running.surroundings());
-            let ended = running.end(|| ended.try_iter().any(|e| matches!(e, Ending::Signal)));
+            let end = running.end(|| has_signal(&ended));
             let code = outcome?;
-            ended.map(|()| code)
+            if code == ExitCode::SUCCESS {
+                // Nobody asks for logs of what went well.
+                let _ = std::fs::remove_dir_all(&run);
+            } else {
+                say::err(format_args!("logs of the mesh: {}", run.display()));
+            }
+            end.map(|()| code)
         }
     }
+}
+
+fn has_signal(ended: &mpsc::Receiver<Ending>) -> bool {
+    ended.try_iter().any(|e| matches!(e, Ending::Signal))
 }
 
 /// The walk-through of the one folder that is named.
@@ -187,7 +198,7 @@ fn stay(running: Running, ended: &mpsc::Receiver<Ending>) -> Result<ExitCode, Fa
     say::out(running.describe());
     let why = ended.recv().unwrap_or(Ending::Signal);
     say::out("ending");
-    running.end(|| ended.try_iter().any(|e| matches!(e, Ending::Signal)))?;
+    running.end(|| has_signal(ended))?;
     match why {
         Ending::Signal => Ok(ExitCode::SUCCESS),
         Ending::Broken(what) => Err(Failure::Machine(what)),

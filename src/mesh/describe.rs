@@ -119,10 +119,10 @@ fn listeners(pod: &Pod) -> String {
     }
 }
 
-/// Commands that can be tried: from a pod that serves nothing, if there is one, to services of others.
+/// Commands that can be tried, best from a pod that serves nothing and has a sidecar: it reaches others in every mode.
 fn calls(plane: &Plane, pods: &BTreeMap<PodKey, Pod>, mesh: &str) -> Vec<String> {
-    let client = pods.values().find(|pod| pod.facts.ports.is_empty());
-    let Some(client) = client.or_else(|| pods.values().next()) else {
+    let serves = |pod: &&Pod| (!pod.facts.ports.is_empty(), pod.sidecar.is_none());
+    let Some(client) = pods.values().min_by_key(serves) else {
         return Vec::new();
     };
     let own = match &client.facts.owner {
