@@ -247,8 +247,12 @@ impl<'a> Loader<'a> {
         let Some(meta) = self.meta(envelope, kind, node, report) else {
             return;
         };
-        if kind == Kind::ConfigMap && meta.name != MESH_CONFIG_NAME {
-            no_part_of_a_mesh(envelope, report);
+        if kind == Kind::ConfigMap {
+            if meta.name == MESH_CONFIG_NAME {
+                self.set_mesh_config(meta, Some(MeshConfig::default()), envelope.place, report);
+            } else {
+                no_part_of_a_mesh(envelope, report);
+            }
             return;
         }
         self.note(envelope, &meta, report);
@@ -376,3 +380,6 @@ fn no_part_of_a_mesh(envelope: &Envelope<'_>, report: &mut Report) {
     let hint = "a mesh holds AuthorizationPolicy, Deployment, Namespace, PeerAuthentication, Pod, Service, ServiceAccount and the ConfigMap `istio`";
     report.invalid(envelope.place, message, hint);
 }
+
+#[cfg(test)]
+mod tests;
