@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::api::authorization_policy::AuthorizationPolicy;
 use crate::api::kube::{Deployment, Namespace, Pod, Service};
 use crate::api::mesh_config::MeshConfig;
-use crate::api::meta::{Meta, Origin};
+use crate::api::meta::Meta;
 use crate::api::object::{Key, Kind, Object};
 use crate::api::peer_authentication::PeerAuthentication;
 use crate::clock::UnixTime;
@@ -64,9 +64,7 @@ impl Store {
             }
             let change = match former {
                 None => Change::Created,
-                Some(former) if without_places(former) == without_places(&object) => {
-                    Change::Unchanged
-                }
+                Some(former) if former.says_the_same(&object) => Change::Unchanged,
                 Some(_) => Change::Configured,
             };
             if change != Change::Unchanged {
@@ -205,31 +203,6 @@ fn meta_mut(object: &mut Object) -> &mut Meta {
         Object::Service(o) => &mut o.meta,
         Object::ServiceAccount(o) => &mut o.meta,
     }
-}
-
-/// What an object says, wherever it is written.
-fn without_places(object: &Object) -> Object {
-    let mut object = object.clone();
-    let nowhere = Origin {
-        file: "".into(),
-        line: 0,
-        column: 0,
-    };
-    match &mut object {
-        Object::AuthorizationPolicy(policy) => {
-            for rule in &mut policy.rules {
-                rule.origin = nowhere.clone();
-                for condition in &mut rule.when {
-                    condition.origin = nowhere.clone();
-                }
-            }
-        }
-        Object::Deployment(deployment) => deployment.annotation_places.clear(),
-        Object::Pod(pod) => pod.annotation_places.clear(),
-        _ => {}
-    }
-    meta_mut(&mut object).origin = nowhere;
-    object
 }
 
 /// kubectl's line: `service/webapp created`, `service "webapp" deleted`.

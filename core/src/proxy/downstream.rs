@@ -257,9 +257,8 @@ impl Downstream {
     }
 
     fn sniff(&mut self, held: Buf, ups: &mut Table<LinkId, Box<Upstream>>, shared: &mut Shared) {
-        let place = match shared.world.place(self.facts.route) {
-            Some(place) => place,
-            None => return self.refuse(shared),
+        let Some(place) = shared.world.place(self.facts.route) else {
+            return self.refuse(shared);
         };
         let sniffed = sniff(&held);
         if matches!(sniffed, Sniff::Bad) {

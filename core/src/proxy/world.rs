@@ -265,7 +265,7 @@ impl World {
             Endpoints::OriginalDestination { tls } => {
                 let key = PoolKey {
                     to: meant,
-                    from: self.snapshot.address,
+                    from: source(&self.snapshot, meant),
                     tls: tls.clone(),
                     kind,
                 };
@@ -315,7 +315,7 @@ impl World {
         }
         let key = PoolKey {
             to: endpoint.address,
-            from: self.snapshot.address,
+            from: source(&self.snapshot, endpoint.address),
             tls: endpoint.tls.clone(),
             kind,
         };
@@ -464,6 +464,13 @@ pub(super) enum Protection {
     Expired,
 }
 
+/// The address that calls leave from: the workload's own, unless it is one of loopback and the other end is not, which
+/// nothing reaches from there.
+fn source(snapshot: &Snapshot, to: SocketAddr) -> Option<IpAddr> {
+    let leaves = |from: &IpAddr| !from.is_loopback() || to.ip().is_loopback();
+    snapshot.address.filter(leaves)
+}
+
 /// Whether a snapshot leads to the links of a pool.
 fn is_wanted(key: &PoolKey, cluster: Option<&str>, snapshot: &Snapshot) -> bool {
     let Some(cluster) = cluster else {
@@ -472,7 +479,7 @@ fn is_wanted(key: &PoolKey, cluster: Option<&str>, snapshot: &Snapshot) -> bool 
             .values()
             .any(|port| port.upstream == key.to && port.from == key.from);
     };
-    if snapshot.address != key.from {
+    if source(snapshot, key.to) != key.from {
         return false;
     }
     let clusters = &snapshot.outbound.clusters;

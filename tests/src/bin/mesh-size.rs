@@ -40,7 +40,7 @@ fn arguments() -> Result<Arguments, String> {
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or(format!("{word} wants a value"));
+        let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
         match word.as_str() {
             "--sidecars" => {
                 let value = value()?;
@@ -271,7 +271,7 @@ impl Mesh {
         text.lines()
             .find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB"))
             .and_then(|kib| kib.trim().parse().ok())
-            .ok_or(format!("{path}: no `Pss`"))
+            .ok_or_else(|| format!("{path}: no `Pss`"))
     }
 
     fn end(mut self) -> Result<(), String> {

