@@ -464,10 +464,12 @@ pub(super) enum Protection {
     Expired,
 }
 
-/// The address that calls leave from: the workload's own, unless it is one of loopback and the other end is not, which
-/// nothing reaches from there.
+/// The address that calls leave from: the workload's own, unless it is of the other family, or one of loopback and the
+/// other end is not: nothing reaches that from there.
 fn source(snapshot: &Snapshot, to: SocketAddr) -> Option<IpAddr> {
-    let leaves = |from: &IpAddr| !from.is_loopback() || to.ip().is_loopback();
+    let leaves = |from: &IpAddr| {
+        from.is_ipv4() == to.is_ipv4() && (!from.is_loopback() || to.ip().is_loopback())
+    };
     snapshot.address.filter(leaves)
 }
 

@@ -176,6 +176,14 @@ fn a_port_that_is_nobodys_is_opaque() {
 }
 
 #[test]
+fn a_call_to_an_address_of_another_family_leaves_from_where_the_system_chooses() {
+    let mut rig = rig();
+    rig.calls("[::1]:9999");
+    let link = rig.connect();
+    assert_eq!(rig.way(link), ("[::1]:9999".to_owned(), String::new()));
+}
+
+#[test]
 fn without_a_way_for_strangers_they_are_reset() {
     let mut rig = Rig::new(NO_ADMIN);
     let mut sight = Sight::default();
