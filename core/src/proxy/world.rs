@@ -1,6 +1,7 @@
 //! What changes together: the snapshot, the identity, the TLS settings built from both, and the pools of upstream links.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,6 +141,8 @@ pub(super) struct World {
     pub(super) pools: Vec<Pool>,
     /// The pools of the endpoints of the snapshot's clusters that were used: by the numbers of both, and what is carried.
     resolved: BTreeMap<(u32, u32, ChainKind), PoolId>,
+    /// Pooled links whose pools gave way to others.
+    evicted: Vec<LinkId>,
     serial: u64,
     /// Grows when our identity or the roots that we believe change, and not when the certificate is merely a new one.
     pub(super) trust: u64,
@@ -156,6 +159,7 @@ impl World {
             inbound: BTreeMap::new(),
             pools: Vec::new(),
             resolved: BTreeMap::new(),
+            evicted: Vec::new(),
             serial: 0,
             trust: 0,
         }
@@ -213,13 +217,14 @@ impl World {
                 kind: ChainKind::Http,
             };
             let found = self.find_pool(key, None, port.connect_timeout, true);
-            // INVARIANT: the application's pools come first and are fewer than there may be.
+            // INVARIANT: there is always a place for the application's pools.
             let Some((pool, serial)) = found else {
                 continue;
             };
             let port = Arc::clone(port);
             self.inbound.insert(*number, Door { port, pool, serial });
         }
+        orphans.append(&mut self.evicted);
         self.rebuild_server();
         orphans
     }
@@ -269,8 +274,10 @@ impl World {
                     tls: tls.clone(),
                     kind,
                 };
+                let wanted = is_current(cluster, &self.snapshot)
+                    || is_wanted(&key, Some(&cluster.name), &self.snapshot);
                 return self
-                    .find_pool(key, Some(&cluster.name), cluster.connect_timeout, true)
+                    .find_pool(key, Some(&cluster.name), cluster.connect_timeout, wanted)
                     .map(|(pool, _)| pool);
             }
             Endpoints::Known(endpoints) => endpoints,
@@ -306,10 +313,7 @@ impl World {
         let endpoint = endpoints.get(at)?;
         let place = (cluster.number, u32::try_from(at).ok()?, kind);
         // A cluster of an earlier snapshot is looked for by what it says: its number means another one by now.
-        let clusters = &self.snapshot.outbound.clusters;
-        let is_current = clusters
-            .get(cluster.number as usize)
-            .is_some_and(|c| Arc::ptr_eq(c, cluster));
+        let is_current = is_current(cluster, &self.snapshot);
         if let Some(pool) = self.resolved.get(&place).filter(|_| is_current) {
             return Some(*pool);
         }
@@ -328,7 +332,8 @@ impl World {
         Some(pool)
     }
 
-    /// The place of a pool and its serial: its own, a free one, or a new one. `None`: there are too many.
+    /// The place of a pool and its serial: its own, a free one, a new one, or where there are too many that of one without
+    /// links at work. `None`: there is none; the application's pools may be more.
     fn find_pool(
         &mut self,
         key: PoolKey,
@@ -359,18 +364,20 @@ impl World {
             links: 0,
             idle: Vec::new(),
         };
-        if free.is_none() && self.pools.len() >= limits::POOLS_MAX {
+        let full = self.pools.len() >= limits::POOLS_MAX;
+        if free.is_none() && full {
             free = self.least_used();
         }
         match free {
             Some(id) => {
                 self.resolved.retain(|_, pool| *pool != id);
                 if let Some(place) = self.pool(id) {
-                    *place = fresh;
+                    let former = mem::replace(place, fresh);
+                    self.evicted.extend(former.idle);
                 }
                 Some((id, serial))
             }
-            None if self.pools.len() < limits::POOLS_MAX => {
+            None if !full || cluster.is_none() => {
                 let id = PoolId::try_from(self.pools.len()).ok()?;
                 self.pools.push(fresh);
                 Some((id, serial))
@@ -379,13 +386,19 @@ impl World {
         }
     }
 
-    /// A pool of an outbound cluster without links, where every place is taken.
+    /// A pool of an outbound cluster without links, else one whose links all wait, where every place is taken.
     fn least_used(&self) -> Option<PoolId> {
-        let at = self
-            .pools
-            .iter()
-            .position(|pool| pool.links == 0 && pool.cluster.is_some())?;
+        let first = |fits: fn(&Pool) -> bool| {
+            let mut pools = self.pools.iter();
+            pools.position(|pool| pool.cluster.is_some() && fits(pool))
+        };
+        let at = first(|pool| pool.links == 0).or_else(|| first(|pool| pool.busy() == 0))?;
         PoolId::try_from(at).ok()
+    }
+
+    /// Pooled links that have to go, since their pools gave way to others.
+    pub(super) fn take_evicted(&mut self) -> Vec<LinkId> {
+        mem::take(&mut self.evicted)
     }
 
     /// The pool demands mutual TLS, and there is nobody to be.
@@ -473,6 +486,12 @@ fn source(snapshot: &Snapshot, to: SocketAddr) -> Option<IpAddr> {
     snapshot.address.filter(leaves)
 }
 
+/// The cluster is one of the snapshot's, and not of an earlier one.
+fn is_current(cluster: &Arc<Cluster>, snapshot: &Snapshot) -> bool {
+    let own = snapshot.outbound.clusters.get(cluster.number as usize);
+    own.is_some_and(|own| Arc::ptr_eq(own, cluster))
+}
+
 /// Whether a snapshot leads to the links of a pool.
 fn is_wanted(key: &PoolKey, cluster: Option<&str>, snapshot: &Snapshot) -> bool {
     let Some(cluster) = cluster else {
@@ -495,3 +514,6 @@ fn is_wanted(key: &PoolKey, cluster: Option<&str>, snapshot: &Snapshot) -> bool 
             Endpoints::OriginalDestination { tls } => *tls == key.tls,
         })
 }
+
+#[cfg(test)]
+mod tests;
