@@ -139,6 +139,8 @@ pub(super) struct World {
     server: Option<Arc<ServerTls>>,
     inbound: BTreeMap<u16, Door>,
     pub(super) pools: Vec<Pool>,
+    // INVARIANT: every pool once, under `key.to`; no list is empty.
+    by_address: BTreeMap<SocketAddr, Vec<PoolId>>,
     /// The pools of the endpoints of the snapshot's clusters that were used: by the numbers of both, and what is carried.
     resolved: BTreeMap<(u32, u32, ChainKind), PoolId>,
     /// Pooled links whose pools gave way to others.
@@ -158,6 +160,7 @@ impl World {
             server: None,
             inbound: BTreeMap::new(),
             pools: Vec::new(),
+            by_address: BTreeMap::new(),
             resolved: BTreeMap::new(),
             evicted: Vec::new(),
             serial: 0,
@@ -341,17 +344,19 @@ impl World {
         connect_timeout: Duration,
         wanted: bool,
     ) -> Option<(PoolId, u64)> {
-        let mut free = None;
-        for (pool, id) in self.pools.iter_mut().zip(0..) {
-            if pool.key == key && pool.cluster.as_deref() == cluster {
+        let to = key.to;
+        for id in self.by_address.get(&to).into_iter().flatten() {
+            if let Some(pool) = self.pools.get_mut(*id as usize)
+                && pool.key == key
+                && pool.cluster.as_deref() == cluster
+            {
                 pool.connect_timeout = connect_timeout;
                 pool.wanted |= wanted;
-                return Some((id, pool.serial));
-            }
-            if free.is_none() && pool.is_free() {
-                free = Some(id);
+                return Some((*id, pool.serial));
             }
         }
+        let free = self.pools.iter().position(Pool::is_free);
+        let mut free = free.and_then(|at| PoolId::try_from(at).ok());
         self.serial += 1;
         let serial = self.serial;
         let fresh = Pool {
@@ -368,22 +373,30 @@ impl World {
         if free.is_none() && full {
             free = self.least_used();
         }
-        match free {
+        let id = match free {
             Some(id) => {
                 self.resolved.retain(|_, pool| *pool != id);
-                if let Some(place) = self.pool(id) {
+                if let Some(place) = self.pools.get_mut(id as usize) {
                     let former = mem::replace(place, fresh);
                     self.evicted.extend(former.idle);
+                    if let Some(ids) = self.by_address.get_mut(&former.key.to) {
+                        ids.retain(|other| *other != id);
+                        if ids.is_empty() {
+                            self.by_address.remove(&former.key.to);
+                        }
+                    }
                 }
-                Some((id, serial))
+                id
             }
             None if !full || cluster.is_none() => {
                 let id = PoolId::try_from(self.pools.len()).ok()?;
                 self.pools.push(fresh);
-                Some((id, serial))
+                id
             }
-            None => None,
-        }
+            None => return None,
+        };
+        self.by_address.entry(to).or_default().push(id);
+        Some((id, serial))
     }
 
     /// A pool of an outbound cluster without links, else one whose links all wait, where every place is taken.

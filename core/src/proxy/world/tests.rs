@@ -123,6 +123,28 @@ fn links_that_only_wait_make_room_for_a_call_elsewhere() {
 }
 
 #[test]
+fn every_pool_is_found_by_its_address_once_also_after_another_gave_it_its_place() {
+    let mut full = Full::new(true);
+    for number in 0..8 {
+        full.stranger(limits::POOLS_MAX as u32 + number)
+            .expect("a place");
+    }
+    let world = &full.world;
+    let mut known = 0;
+    for (to, ids) in &world.by_address {
+        assert!(!ids.is_empty());
+        for id in ids {
+            assert_eq!(world.pools[*id as usize].key.to, *to);
+            known += 1;
+        }
+    }
+    assert_eq!(known, limits::POOLS_MAX);
+    let before = full.world.serial;
+    full.stranger(limits::POOLS_MAX as u32 + 7);
+    assert_eq!(full.world.serial, before, "it is there");
+}
+
+#[test]
 fn links_at_work_keep_their_pools() {
     let mut full = Full::new(false);
     assert_eq!(full.service(), None);
