@@ -71,6 +71,7 @@ pub(super) fn obtain(
     ups: &mut Table<LinkId, Box<Upstream>>,
     shared: &mut Shared,
 ) -> Option<Obtained> {
+    retire_evicted(ups, shared);
     while let Some(id) = shared.world.pool(pool)?.idle.pop() {
         if let Some(u) = ups.get_mut(id).filter(|u| u.state == State::Idle) {
             u.state = State::Serving(downstream);
@@ -89,6 +90,7 @@ pub(super) fn open(
     ups: &mut Table<LinkId, Box<Upstream>>,
     shared: &mut Shared,
 ) -> Option<LinkId> {
+    retire_evicted(ups, shared);
     if shared.world.lacks_identity(pool) {
         return None;
     }
@@ -125,6 +127,14 @@ pub(super) fn open(
         .actions
         .push_back(Action::Link(id, LinkCommand::Connect { to, from }));
     Some(id)
+}
+
+fn retire_evicted(ups: &mut Table<LinkId, Box<Upstream>>, shared: &mut Shared) {
+    for id in shared.world.take_evicted() {
+        if let Some(u) = ups.get_mut(id) {
+            u.retire_if_idle(shared);
+        }
+    }
 }
 
 impl Proxy {

@@ -1,6 +1,7 @@
 //! What changes together: the snapshot, the identity, the TLS settings built from both, and the pools of upstream links.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,8 +139,12 @@ pub(super) struct World {
     server: Option<Arc<ServerTls>>,
     inbound: BTreeMap<u16, Door>,
     pub(super) pools: Vec<Pool>,
+    // INVARIANT: every pool once, under `key.to`; no list is empty.
+    by_address: BTreeMap<SocketAddr, Vec<PoolId>>,
     /// The pools of the endpoints of the snapshot's clusters that were used: by the numbers of both, and what is carried.
     resolved: BTreeMap<(u32, u32, ChainKind), PoolId>,
+    /// Pooled links whose pools gave way to others.
+    evicted: Vec<LinkId>,
     serial: u64,
     /// Grows when our identity or the roots that we believe change, and not when the certificate is merely a new one.
     pub(super) trust: u64,
@@ -155,7 +160,9 @@ impl World {
             server: None,
             inbound: BTreeMap::new(),
             pools: Vec::new(),
+            by_address: BTreeMap::new(),
             resolved: BTreeMap::new(),
+            evicted: Vec::new(),
             serial: 0,
             trust: 0,
         }
@@ -213,13 +220,14 @@ impl World {
                 kind: ChainKind::Http,
             };
             let found = self.find_pool(key, None, port.connect_timeout, true);
-            // INVARIANT: the application's pools come first and are fewer than there may be.
+            // INVARIANT: there is always a place for the application's pools.
             let Some((pool, serial)) = found else {
                 continue;
             };
             let port = Arc::clone(port);
             self.inbound.insert(*number, Door { port, pool, serial });
         }
+        orphans.append(&mut self.evicted);
         self.rebuild_server();
         orphans
     }
@@ -269,8 +277,10 @@ impl World {
                     tls: tls.clone(),
                     kind,
                 };
+                let wanted = is_current(cluster, &self.snapshot)
+                    || is_wanted(&key, Some(&cluster.name), &self.snapshot);
                 return self
-                    .find_pool(key, Some(&cluster.name), cluster.connect_timeout, true)
+                    .find_pool(key, Some(&cluster.name), cluster.connect_timeout, wanted)
                     .map(|(pool, _)| pool);
             }
             Endpoints::Known(endpoints) => endpoints,
@@ -306,10 +316,7 @@ impl World {
         let endpoint = endpoints.get(at)?;
         let place = (cluster.number, u32::try_from(at).ok()?, kind);
         // A cluster of an earlier snapshot is looked for by what it says: its number means another one by now.
-        let clusters = &self.snapshot.outbound.clusters;
-        let is_current = clusters
-            .get(cluster.number as usize)
-            .is_some_and(|c| Arc::ptr_eq(c, cluster));
+        let is_current = is_current(cluster, &self.snapshot);
         if let Some(pool) = self.resolved.get(&place).filter(|_| is_current) {
             return Some(*pool);
         }
@@ -328,7 +335,8 @@ impl World {
         Some(pool)
     }
 
-    /// The place of a pool and its serial: its own, a free one, or a new one. `None`: there are too many.
+    /// The place of a pool and its serial: its own, a free one, a new one, or where there are too many that of one without
+    /// links at work. `None`: there is none; the application's pools may be more.
     fn find_pool(
         &mut self,
         key: PoolKey,
@@ -336,17 +344,19 @@ impl World {
         connect_timeout: Duration,
         wanted: bool,
     ) -> Option<(PoolId, u64)> {
-        let mut free = None;
-        for (pool, id) in self.pools.iter_mut().zip(0..) {
-            if pool.key == key && pool.cluster.as_deref() == cluster {
+        let to = key.to;
+        for id in self.by_address.get(&to).into_iter().flatten() {
+            if let Some(pool) = self.pools.get_mut(*id as usize)
+                && pool.key == key
+                && pool.cluster.as_deref() == cluster
+            {
                 pool.connect_timeout = connect_timeout;
                 pool.wanted |= wanted;
-                return Some((id, pool.serial));
-            }
-            if free.is_none() && pool.is_free() {
-                free = Some(id);
+                return Some((*id, pool.serial));
             }
         }
+        let free = self.pools.iter().position(Pool::is_free);
+        let mut free = free.and_then(|at| PoolId::try_from(at).ok());
         self.serial += 1;
         let serial = self.serial;
         let fresh = Pool {
@@ -359,33 +369,49 @@ impl World {
             links: 0,
             idle: Vec::new(),
         };
-        if free.is_none() && self.pools.len() >= limits::POOLS_MAX {
+        let full = self.pools.len() >= limits::POOLS_MAX;
+        if free.is_none() && full {
             free = self.least_used();
         }
-        match free {
+        let id = match free {
             Some(id) => {
                 self.resolved.retain(|_, pool| *pool != id);
-                if let Some(place) = self.pool(id) {
-                    *place = fresh;
+                if let Some(place) = self.pools.get_mut(id as usize) {
+                    let former = mem::replace(place, fresh);
+                    self.evicted.extend(former.idle);
+                    if let Some(ids) = self.by_address.get_mut(&former.key.to) {
+                        ids.retain(|other| *other != id);
+                        if ids.is_empty() {
+                            self.by_address.remove(&former.key.to);
+                        }
+                    }
                 }
-                Some((id, serial))
+                id
             }
-            None if self.pools.len() < limits::POOLS_MAX => {
+            None if !full || cluster.is_none() => {
                 let id = PoolId::try_from(self.pools.len()).ok()?;
                 self.pools.push(fresh);
-                Some((id, serial))
+                id
             }
-            None => None,
-        }
+            None => return None,
+        };
+        self.by_address.entry(to).or_default().push(id);
+        Some((id, serial))
     }
 
-    /// A pool of an outbound cluster without links, where every place is taken.
+    /// A pool of an outbound cluster without links, else one whose links all wait, where every place is taken.
     fn least_used(&self) -> Option<PoolId> {
-        let at = self
-            .pools
-            .iter()
-            .position(|pool| pool.links == 0 && pool.cluster.is_some())?;
+        let first = |fits: fn(&Pool) -> bool| {
+            let mut pools = self.pools.iter();
+            pools.position(|pool| pool.cluster.is_some() && fits(pool))
+        };
+        let at = first(|pool| pool.links == 0).or_else(|| first(|pool| pool.busy() == 0))?;
         PoolId::try_from(at).ok()
+    }
+
+    /// Pooled links that have to go, since their pools gave way to others.
+    pub(super) fn take_evicted(&mut self) -> Vec<LinkId> {
+        mem::take(&mut self.evicted)
     }
 
     /// The pool demands mutual TLS, and there is nobody to be.
@@ -464,11 +490,19 @@ pub(super) enum Protection {
     Expired,
 }
 
-/// The address that calls leave from: the workload's own, unless it is one of loopback and the other end is not, which
-/// nothing reaches from there.
+/// The address that calls leave from: the workload's own, unless it is of the other family, or one of loopback and the
+/// other end is not: nothing reaches that from there.
 fn source(snapshot: &Snapshot, to: SocketAddr) -> Option<IpAddr> {
-    let leaves = |from: &IpAddr| !from.is_loopback() || to.ip().is_loopback();
+    let leaves = |from: &IpAddr| {
+        from.is_ipv4() == to.is_ipv4() && (!from.is_loopback() || to.ip().is_loopback())
+    };
     snapshot.address.filter(leaves)
+}
+
+/// The cluster is one of the snapshot's, and not of an earlier one.
+fn is_current(cluster: &Arc<Cluster>, snapshot: &Snapshot) -> bool {
+    let own = snapshot.outbound.clusters.get(cluster.number as usize);
+    own.is_some_and(|own| Arc::ptr_eq(own, cluster))
 }
 
 /// Whether a snapshot leads to the links of a pool.
@@ -493,3 +527,6 @@ fn is_wanted(key: &PoolKey, cluster: Option<&str>, snapshot: &Snapshot) -> bool 
             Endpoints::OriginalDestination { tls } => *tls == key.tls,
         })
 }
+
+#[cfg(test)]
+mod tests;

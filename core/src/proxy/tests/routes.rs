@@ -10,9 +10,11 @@ use crate::id::LinkId;
 use crate::limits;
 use crate::link::CloseCause;
 use crate::path::Normalization;
-use crate::proxy::Input;
+use crate::proxy::world::Target;
+use crate::proxy::{Input, Shared};
 use crate::snapshot::{ClientTls, Cluster, Endpoint, Endpoints, Outbound, OutboundPort};
 use crate::telemetry::record::Flags;
+use crate::tls::ChainKind;
 
 const POD: &str = "127.1.0.9";
 const WEB: &str = "outbound|80||web.shop.svc.cluster.local";
@@ -176,6 +178,14 @@ fn a_port_that_is_nobodys_is_opaque() {
 }
 
 #[test]
+fn a_call_to_an_address_of_another_family_leaves_from_where_the_system_chooses() {
+    let mut rig = rig();
+    rig.calls("[::1]:9999");
+    let link = rig.connect();
+    assert_eq!(rig.way(link), ("[::1]:9999".to_owned(), String::new()));
+}
+
+#[test]
 fn without_a_way_for_strangers_they_are_reset() {
     let mut rig = Rig::new(NO_ADMIN);
     let mut sight = Sight::default();
@@ -291,6 +301,34 @@ fn a_link_to_an_endpoint_that_left_serves_nobody_else() {
     rig.send(caller, ask("web.shop"));
     let link = rig.connect();
     assert_eq!(rig.way(link).0, "127.1.0.8:8080");
+}
+
+#[test]
+fn where_there_are_too_many_pools_a_link_that_waits_ends_for_a_call_elsewhere() {
+    let mut rig = rig();
+    let strangers = Arc::clone(&rig.proxy.shared.world.snapshot.outbound.clusters[0]);
+    let strangers = Target::Cluster(strangers);
+    let caller = rig.calls("10.96.0.2:80");
+    rig.send(caller, ask("web.shop"));
+    let waits = rig.connect();
+    rig.send(waits, ok("first"));
+    let Shared { world, balance, .. } = &mut rig.proxy.shared;
+    while world.pools.len() < limits::POOLS_MAX {
+        let meant = format!("10.0.0.1:{}", world.pools.len());
+        let meant = address(&meant);
+        let pool = world.choose(&strangers, ChainKind::Tcp, meant, &[], balance);
+        world.on_opened(pool.expect("a place"));
+    }
+
+    rig.send(caller, ask("carts"));
+    assert_eq!(rig.end(waits), End::Finished);
+    let link = rig.connect();
+    assert_eq!(rig.way(link).0, "127.1.0.3:8080");
+    rig.send(link, ok("second"));
+    rig.close(waits, CloseCause::Finished);
+    rig.send(caller, ask("carts"));
+    assert!(rig.got(link).contains("host: carts"), "it is kept");
+    assert_eq!(rig.dialled(), None);
 }
 
 #[test]
