@@ -24,6 +24,8 @@ pub const TRAILERS_MAX: usize = 8 * 1024;
 pub const CLIENT_HELLO_MAX: usize = 64 * 1024;
 /// Bytes of handshake messages of the peer that wait for their rest.
 pub const HANDSHAKE_MAX: usize = 128 * 1024;
+/// Pods of one Deployment. A slip of the pen in `replicas` is not to take a machine down.
+pub const REPLICAS_MAX: u32 = 1000;
 
 /// From accept to the end of the TLS handshake. Envoy's `transport_socket_connect_timeout` is 15 s; a peer that drips must be
 /// gone in 30.

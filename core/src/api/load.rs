@@ -1,21 +1,23 @@
 //! Reads YAML into typed resources, with findings.
 //!
-//! The way in for every file that holds Istio's resources: text to trees ([`yaml`]), trees to types ([`reader`] and a `read`
-//! beside each type), all that is wrong at once. Opens no files; a caller brings texts and says what they are called.
+//! The way in for every file that holds resources: text to trees ([`yaml`]), trees to types ([`reader`] and a `read` beside
+//! each type), all that is wrong at once. Opens no files; a caller brings texts and says what they are called.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use super::authorization_policy::AuthorizationPolicy;
 pub use super::finding::{Cause, Finding, Severity};
 use super::mesh_config::MeshConfig;
-use super::meta::{Meta, Origin};
+use super::object::{Key, Object};
 use super::peer_authentication::PeerAuthentication;
-use reader::{Frame, Purpose, Report, closest};
-use yaml::{Node, Place, Value};
+use documents::{Goal, Loader};
+use reader::{Purpose, Report};
+use yaml::{Node, Value};
 
+mod documents;
 pub mod grammar;
+mod kinds;
 pub mod proto;
 pub mod reader;
 pub mod yaml;
@@ -48,17 +50,27 @@ impl Loaded {
         self.findings.iter().any(Finding::is_error)
     }
 
-    fn counts(&self) -> [usize; 2] {
-        [
-            self.authorization_policies.len(),
-            self.peer_authentications.len(),
-        ]
+    fn push(&mut self, object: Object) {
+        match object {
+            Object::AuthorizationPolicy(policy) => self.authorization_policies.push(policy),
+            Object::PeerAuthentication(policy) => self.peer_authentications.push(policy),
+            Object::MeshConfig(_, config) => self.mesh_config = Some(config),
+            Object::Deployment(_)
+            | Object::Namespace(_)
+            | Object::Pod(_)
+            | Object::Service(_)
+            | Object::ServiceAccount(_) => {}
+        }
     }
+}
 
-    fn truncate(&mut self, [authorization_policies, peer_authentications]: [usize; 2]) {
-        self.authorization_policies.truncate(authorization_policies);
-        self.peer_authentications.truncate(peer_authentications);
-    }
+/// The objects of a mesh as texts describe them, in the order of the texts and of their lines.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Objects {
+    /// No two of one key.
+    pub objects: Vec<Object>,
+    /// What was passed over, and what is accepted but doubtful.
+    pub warnings: Vec<Finding>,
 }
 
 /// Why nothing was loaded: every finding, warnings too.
@@ -112,330 +124,68 @@ pub fn load_mesh_config(text: &Text) -> Result<MeshConfig, Refused> {
     }
 }
 
+/// Reads all that a mesh is made of, as `kubectl apply -f` reads it: everything is valid and enforced, or nothing is loaded.
+///
+/// Kubernetes' own kinds are read for the fields that matter here; Istio's are as in [`load_for_enforcement`]. What a mesh has
+/// no use for, and kinds of workloads that are not run here, yield one warning each; `strict`: one error each.
+/// `default_namespace` is for resources that name none.
+pub fn load_objects(
+    texts: &[Text],
+    default_namespace: &str,
+    strict: bool,
+) -> Result<Objects, Refused> {
+    let mut loader = Loader::new(Goal::Objects, default_namespace);
+    let warnings = run(&mut loader, texts, Purpose::Enforce, strict);
+    refuse_errors(&warnings)?;
+    Ok(Objects {
+        objects: loader.objects,
+        warnings,
+    })
+}
+
+/// Reads which objects texts name, for their removal: `apiVersion`, `kind` and `metadata` alone count.
+///
+/// A kind that no mesh holds is an error, as are two of one key.
+pub fn load_keys(texts: &[Text], default_namespace: &str) -> Result<Vec<Key>, Refused> {
+    let mut loader = Loader::new(Goal::Keys, default_namespace);
+    let findings = run(&mut loader, texts, Purpose::Enforce, false);
+    refuse_errors(&findings)?;
+    Ok(loader.keys)
+}
+
 fn load(texts: &[Text], default_namespace: &str, purpose: Purpose) -> Loaded {
-    let mut loader = Loader {
-        default_namespace,
-        loaded: Loaded::default(),
-        seen: BTreeMap::new(),
-        mesh_config_origin: None,
+    let mut loader = Loader::new(Goal::Policies, default_namespace);
+    let mut loaded = Loaded {
+        findings: run(&mut loader, texts, purpose, false),
+        ..Loaded::default()
     };
+    for object in loader.objects {
+        loaded.push(object);
+    }
+    loaded
+}
+
+fn run(loader: &mut Loader<'_>, texts: &[Text], purpose: Purpose, strict: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
     for text in texts {
         let mut report = Report::new(Arc::clone(&text.name), purpose);
+        report.strict(strict);
         loader.text(&text.text, &mut report);
-        loader.loaded.findings.extend(report.into_findings());
+        findings.extend(report.into_findings());
     }
-    loader.loaded
+    findings
 }
 
-/// What is known of a kind by its group and name.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    Read,
-    /// No rules to judge it by, and nothing acts on it.
-    Foreseen,
+fn refuse_errors(findings: &[Finding]) -> Result<(), Refused> {
+    if findings.iter().any(Finding::is_error) {
+        let findings = findings.to_vec();
+        return Err(Refused { findings });
+    }
+    Ok(())
 }
 
-/// A group, its versions, and its kinds.
-type Group = (
-    &'static str,
-    &'static [&'static str],
-    &'static [(&'static str, Standing)],
-);
-
-const GROUPS: &[Group] = &[
-    (
-        "security.istio.io",
-        &["v1", "v1beta1"],
-        &[
-            ("AuthorizationPolicy", Standing::Read),
-            ("PeerAuthentication", Standing::Read),
-            ("RequestAuthentication", Standing::Foreseen),
-        ],
-    ),
-    (
-        "networking.istio.io",
-        &["v1", "v1beta1", "v1alpha3"],
-        &[
-            ("DestinationRule", Standing::Foreseen),
-            ("EnvoyFilter", Standing::Foreseen),
-            ("Gateway", Standing::Foreseen),
-            ("ProxyConfig", Standing::Foreseen),
-            ("ServiceEntry", Standing::Foreseen),
-            ("Sidecar", Standing::Foreseen),
-            ("VirtualService", Standing::Foreseen),
-            ("WorkloadEntry", Standing::Foreseen),
-            ("WorkloadGroup", Standing::Foreseen),
-        ],
-    ),
-    (
-        "telemetry.istio.io",
-        &["v1", "v1alpha1"],
-        &[("Telemetry", Standing::Foreseen)],
-    ),
-    (
-        "extensions.istio.io",
-        &["v1alpha1"],
-        &[("WasmPlugin", Standing::Foreseen)],
-    ),
-    (
-        "authentication.istio.io",
-        &["v1alpha1"],
-        &[
-            ("MeshPolicy", Standing::Foreseen),
-            ("Policy", Standing::Foreseen),
-        ],
-    ),
-    (
-        "rbac.istio.io",
-        &["v1alpha1"],
-        &[
-            ("AuthorizationPolicy", Standing::Foreseen),
-            ("ClusterRbacConfig", Standing::Foreseen),
-            ("RbacConfig", Standing::Foreseen),
-            ("ServiceRole", Standing::Foreseen),
-            ("ServiceRoleBinding", Standing::Foreseen),
-        ],
-    ),
-    (
-        "gateway.networking.k8s.io",
-        &["v1", "v1beta1", "v1alpha3", "v1alpha2"],
-        &[
-            ("BackendTLSPolicy", Standing::Foreseen),
-            ("GRPCRoute", Standing::Foreseen),
-            ("Gateway", Standing::Foreseen),
-            ("GatewayClass", Standing::Foreseen),
-            ("HTTPRoute", Standing::Foreseen),
-            ("ReferenceGrant", Standing::Foreseen),
-            ("TCPRoute", Standing::Foreseen),
-            ("TLSRoute", Standing::Foreseen),
-            ("UDPRoute", Standing::Foreseen),
-        ],
-    ),
-];
-
-struct Loader<'a> {
-    default_namespace: &'a str,
-    loaded: Loaded,
-    /// Kind, namespace and name of what was read, and where.
-    seen: BTreeMap<(String, String, String), Origin>,
-    mesh_config_origin: Option<Origin>,
-}
-
-/// The fields that every resource has.
-struct Envelope<'n> {
-    group: &'n str,
-    version: &'n str,
-    kind: &'n str,
-    place: Place,
-    kind_place: Place,
-    version_place: Place,
-}
-
-impl Loader<'_> {
-    fn text(&mut self, text: &str, report: &mut Report) {
-        if text.len() > TEXT_MAX {
-            let message = format!("the text has {} bytes, more than {TEXT_MAX}", text.len());
-            report.invalid(Place { line: 1, column: 1 }, message, "split it into files");
-            return;
-        }
-        for (lines, document) in yaml::documents(text) {
-            report.frame(Frame::Below(lines));
-            let (errors, loaded) = (report.errors(), self.loaded.counts());
-            let root = read_tree(document, report);
-            let whole = report.errors() == errors;
-            if let Some(root) = root {
-                self.resource(&root, report);
-            }
-            if !whole {
-                self.loaded.truncate(loaded);
-            }
-        }
-    }
-
-    fn resource(&mut self, node: &Node, report: &mut Report) {
-        let Some(entries) = report.map(node, "a document") else {
-            return;
-        };
-        let find = |name: &str| {
-            entries
-                .iter()
-                .find(|(key, _)| key.name == name)
-                .map(|(_, node)| node)
-        };
-        let (api_version, kind) = (find("apiVersion"), find("kind"));
-        if api_version.is_none() && kind.is_none() {
-            self.bare_mesh_config(node, report);
-            return;
-        }
-        let (Some(api_version), Some(kind)) = (api_version, kind) else {
-            let missing = if kind.is_none() { "kind" } else { "apiVersion" };
-            report.invalid(
-                node.place,
-                format!("the resource has no `{missing}`"),
-                "name both `apiVersion` and `kind`",
-            );
-            return;
-        };
-        let version_text = report.text(api_version, "apiVersion");
-        let (Some(version_text), Some(kind_text)) = (version_text, report.text(kind, "kind"))
-        else {
-            return;
-        };
-        let (group, version) = version_text.split_once('/').unwrap_or(("", version_text));
-        let envelope = Envelope {
-            group,
-            version,
-            kind: kind_text,
-            place: node.place,
-            kind_place: kind.place,
-            version_place: api_version.place,
-        };
-        if let Some(items) = find("items").filter(|_| kind_text.ends_with("List")) {
-            for item in report.list(items, "items").unwrap_or_default() {
-                self.resource(item, report);
-            }
-            return;
-        }
-        match standing(&envelope, report) {
-            Some(Some(standing)) => self.known(&envelope, standing, node, report),
-            Some(None) if group.is_empty() && kind_text == "ConfigMap" => {
-                self.config_map(node, &envelope, report)
-            }
-            Some(None) => skip(&envelope, report),
-            None => {}
-        }
-    }
-
-    fn known(
-        &mut self,
-        envelope: &Envelope<'_>,
-        standing: Standing,
-        node: &Node,
-        report: &mut Report,
-    ) {
-        let Some(mut fields) = report.fields(node, envelope.kind) else {
-            return;
-        };
-        for checked in ["apiVersion", "kind"] {
-            fields.take(checked);
-        }
-        let spec = fields.take("spec");
-        // What a controller wrote there is no wish of the author.
-        fields.take("status");
-        let meta = Meta::read(
-            fields.take("metadata"),
-            envelope.place,
-            self.default_namespace,
-            report,
-        );
-        let before = report.errors();
-        fields.close(report);
-        let Some(meta) = meta else {
-            return;
-        };
-        self.note(envelope, &meta, report);
-        match (standing, envelope.kind) {
-            (Standing::Read, "AuthorizationPolicy") => {
-                let policy = AuthorizationPolicy::read(meta, spec, envelope.place, report);
-                self.loaded
-                    .authorization_policies
-                    .extend(policy.filter(|_| report.errors() == before));
-            }
-            (Standing::Read, "PeerAuthentication") => {
-                let policy = PeerAuthentication::read(meta, spec, envelope.place, report);
-                self.loaded
-                    .peer_authentications
-                    .extend(policy.filter(|_| report.errors() == before));
-            }
-            _ => {
-                meta.refuse_dry_run(envelope.place, report);
-                not_judged(envelope, report);
-            }
-        }
-    }
-
-    /// Two resources of one name are one too many: which of them counts would depend on who reads them.
-    fn note(&mut self, envelope: &Envelope<'_>, meta: &Meta, report: &mut Report) {
-        let kind = format!("{}/{}", envelope.group, envelope.kind);
-        let key = (kind, meta.namespace.clone(), meta.name.clone());
-        if let Some(first) = self.seen.get(&key) {
-            let message = format!(
-                "{} `{}/{}` is here twice",
-                envelope.kind, meta.namespace, meta.name
-            );
-            report.invalid(envelope.place, message, format!("the first is at {first}"));
-        } else {
-            self.seen.insert(key, meta.origin.clone());
-        }
-    }
-
-    /// A document `mesh: {…}` or `meshConfig: {…}`.
-    fn bare_mesh_config(&mut self, node: &Node, report: &mut Report) {
-        let Value::Map(entries) = &node.value else {
-            return;
-        };
-        if let [(key, config)] = entries.as_slice()
-            && matches!(key.name.as_str(), "mesh" | "meshConfig")
-        {
-            let config = MeshConfig::read(config, report);
-            self.set_mesh_config(config, key.place, report);
-            return;
-        }
-        let hint = "a resource names both; a `meshConfig` stands alone under the key `mesh`";
-        report.invalid(
-            node.place,
-            "the document has neither `apiVersion` nor `kind`",
-            hint,
-        );
-    }
-
-    /// The ConfigMap that istiod reads its `meshConfig` from; others are nothing to us.
-    fn config_map(&mut self, node: &Node, envelope: &Envelope<'_>, report: &mut Report) {
-        let name = field(node, "metadata").and_then(|node| field(node, "name"));
-        let is_mesh = name
-            .is_some_and(|name| matches!(&name.value, Value::Text { text, .. } if text == "istio"));
-        let Some(config) = field(node, "data")
-            .and_then(|node| field(node, "mesh"))
-            .filter(|_| is_mesh)
-        else {
-            skip(envelope, report);
-            return;
-        };
-        let Some(text) = report.text(config, "mesh") else {
-            return;
-        };
-        let origin = report.origin(config.place);
-        let inner = Place {
-            line: origin.line,
-            column: origin.column,
-        };
-        let is_literal = matches!(config.value, Value::Text { literal: true, .. });
-        let outer = report.frame(if is_literal {
-            Frame::Inset(inner)
-        } else {
-            Frame::Point(inner)
-        });
-        let read = read_embedded_mesh_config(text, report);
-        report.frame(outer);
-        self.set_mesh_config(read, config.place, report);
-    }
-
-    fn set_mesh_config(&mut self, config: Option<MeshConfig>, place: Place, report: &mut Report) {
-        if let Some(first) = &self.mesh_config_origin {
-            report.invalid(
-                place,
-                "a second `meshConfig`",
-                format!("the first is at {first}"),
-            );
-            return;
-        }
-        self.mesh_config_origin = Some(report.origin(place));
-        self.loaded.mesh_config = config;
-    }
-}
-
-/// The tree of one document; `None` if there is none or it cannot be read.
-fn read_tree(text: &str, report: &mut Report) -> Option<Node> {
+/// The tree of one document, its repeated keys reported; `None` if there is none or it cannot be read.
+pub fn read_tree(text: &str, report: &mut Report) -> Option<Node> {
     match yaml::parse(text) {
         Err(error) => {
             report.add(
@@ -463,144 +213,6 @@ fn read_embedded_mesh_config(text: &str, report: &mut Report) -> Option<MeshConf
     match read_tree(text, report) {
         Some(root) => MeshConfig::read(&root, report),
         None => (report.errors() == before).then(MeshConfig::default),
-    }
-}
-
-fn field<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
-    match &node.value {
-        Value::Map(entries) => entries
-            .iter()
-            .find(|(key, _)| key.name == name)
-            .map(|(_, node)| node),
-        _ => None,
-    }
-}
-
-/// What a kind is to us: `Some(None)`: nothing; `None`: it is reported as wrong.
-fn standing(envelope: &Envelope<'_>, report: &mut Report) -> Option<Option<Standing>> {
-    let Some((group, versions, kinds)) = GROUPS.iter().find(|(group, ..)| *group == envelope.group)
-    else {
-        return elsewhere(envelope, report).then_some(None);
-    };
-    let Some((_, standing)) = kinds.iter().find(|(kind, _)| *kind == envelope.kind) else {
-        let names: Vec<&str> = kinds.iter().map(|(kind, _)| *kind).collect();
-        let hint = match closest(envelope.kind, &names) {
-            Some(kind) => format!("did you mean `{kind}`?"),
-            None => format!("`{group}` has {}", names.join(", ")),
-        };
-        let message = format!("`{group}` has no kind `{}`", envelope.kind);
-        report.invalid(envelope.kind_place, message, hint);
-        return None;
-    };
-    if !versions.contains(&envelope.version) {
-        let message = format!("`{group}` has no version `{}`", envelope.version);
-        report.invalid(
-            envelope.version_place,
-            message,
-            format!("take one of {}", versions.join(", ")),
-        );
-        return None;
-    }
-    Some(Some(*standing))
-}
-
-/// A group that is none of ours: whether its resource can be skipped. One that looks like ours cannot.
-fn elsewhere(envelope: &Envelope<'_>, report: &mut Report) -> bool {
-    let group = envelope.group;
-    let groups: Vec<&str> = GROUPS.iter().map(|(group, ..)| *group).collect();
-    let security_kind = GROUPS
-        .iter()
-        .filter(|(group, ..)| {
-            matches!(
-                *group,
-                "security.istio.io" | "rbac.istio.io" | "authentication.istio.io"
-            )
-        })
-        .find(|(_, _, kinds)| {
-            kinds
-                .iter()
-                .any(|(kind, _)| kind.eq_ignore_ascii_case(envelope.kind))
-        });
-    let mistaken = if group.is_empty() {
-        None
-    } else {
-        closest(group, &groups)
-    };
-    let known = match (security_kind, mistaken) {
-        (Some((group, ..)), _)
-            if *group == "security.istio.io" || group_is_istio(envelope.group) =>
-        {
-            Some(*group)
-        }
-        (_, Some(group)) => Some(group),
-        _ => None,
-    };
-    let Some(known) = known else {
-        return true;
-    };
-    let message = format!(
-        "`{}` is no `apiVersion` of `{}`",
-        envelope.api_version(),
-        envelope.kind
-    );
-    let versions = GROUPS
-        .iter()
-        .find(|(group, ..)| *group == known)
-        .map_or("", |(_, versions, _)| {
-            versions.first().copied().unwrap_or_default()
-        });
-    report.invalid(
-        envelope.version_place,
-        message,
-        format!("did you mean `{known}/{versions}`?"),
-    );
-    false
-}
-
-fn group_is_istio(group: &str) -> bool {
-    group.is_empty() || group == "istio.io" || group.ends_with(".istio.io")
-}
-
-impl Envelope<'_> {
-    fn api_version(&self) -> String {
-        match self.group {
-            "" => self.version.to_owned(),
-            group => format!("{group}/{}", self.version),
-        }
-    }
-}
-
-fn skip(envelope: &Envelope<'_>, report: &mut Report) {
-    let message = format!(
-        "{} of `{}` is skipped",
-        envelope.kind,
-        envelope.api_version()
-    );
-    report.doubtful(
-        envelope.place,
-        message,
-        "nothing here reads this kind; move it to a file of its own",
-    );
-}
-
-fn not_judged(envelope: &Envelope<'_>, report: &mut Report) {
-    match report.purpose() {
-        Purpose::Enforce => report.not_enforced(envelope.place, &format!("kind {}", envelope.kind)),
-        Purpose::Validate => {
-            let message = format!(
-                "{} of `{}` cannot be judged yet",
-                envelope.kind,
-                envelope.api_version()
-            );
-            let hint = "only `apiVersion`, `kind` and `metadata` were looked at".to_owned();
-            report.add(
-                envelope.place,
-                Severity::Error,
-                Cause::NotJudged,
-                message,
-                Some(hint),
-            );
-        }
     }
 }
 

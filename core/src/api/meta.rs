@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::load::grammar;
-use super::load::reader::{Fields, Report};
-use super::load::yaml::{Node, Place};
+use super::load::reader::{Fields, Frame, Purpose, Report};
+use super::load::yaml::{Node, Place, Value};
 
 /// A place in a file. Lines and columns count from 1.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,10 +22,36 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Where the value of an annotation stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValuePlace {
+    pub origin: Origin,
+    /// Its lines are lines of the file.
+    pub literal: bool,
+}
+
+impl ValuePlace {
+    /// A report for what is read out of the value itself, whose findings have places of the file.
+    pub fn report(&self, purpose: Purpose) -> Report {
+        let mut report = Report::new(Arc::clone(&self.origin.file), purpose);
+        let first = Place {
+            line: self.origin.line,
+            column: self.origin.column,
+        };
+        report.frame(if self.literal {
+            Frame::Inset(first)
+        } else {
+            Frame::Point(first)
+        });
+        report
+    }
+}
+
 /// `metadata` of a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
     pub name: String,
+    /// Empty in kinds that live in none.
     pub namespace: String,
     /// Seconds since 1970 of `creationTimestamp`; 0 if absent (S-7).
     pub created: u64,
@@ -41,7 +67,7 @@ pub type Labels = BTreeMap<String, String>;
 pub const DRY_RUN: &str = "istio.io/dry-run";
 
 impl Meta {
-    /// Reads `metadata`; `place` is that of the resource.
+    /// Reads `metadata` of a kind of Istio; `place` is that of the resource.
     ///
     /// What the API server writes there is accepted and dropped. `default_namespace` is for resources that name none.
     pub(super) fn read(
@@ -50,31 +76,14 @@ impl Meta {
         default_namespace: &str,
         report: &mut Report,
     ) -> Option<Self> {
-        let Some(node) = metadata else {
-            report.invalid(
-                place,
-                "the resource has no `metadata`",
-                "give it `metadata: {name: …}`",
-            );
-            return None;
-        };
         let before = report.errors();
-        let mut fields = report.fields(node, "metadata")?;
-        let name = read_name(&mut fields, node.place, report);
-        let namespace = match fields.take_some("namespace") {
-            None => Some(default_namespace.to_owned()),
-            Some(node) => read_namespace(node, default_namespace, report),
-        };
-        let created = match fields.take_some("creationTimestamp") {
-            None => 0,
-            Some(node) => read_time(node, report).unwrap_or(0),
-        };
-        let labels = fields
-            .take_some("labels")
-            .map(|node| read_labels(node, report));
-        let annotations = fields
-            .take_some("annotations")
-            .map(|node| read_annotations(node, report));
+        let (within, mut fields) = metadata_fields(metadata, place, report)?;
+        let meta = Self::take(
+            &mut fields,
+            [place, within],
+            Some(default_namespace),
+            report,
+        );
         for ignored in [
             "uid",
             "resourceVersion",
@@ -90,13 +99,50 @@ impl Meta {
             fields.take(ignored);
         }
         fields.close(report);
-        let (Some(name), Some(namespace), true) = (name, namespace, report.errors() == before)
-        else {
-            return None;
+        meta.filter(|_| report.errors() == before)
+    }
+
+    /// Reads `metadata` of a kind of Kubernetes: fields that nobody here acts on are passed over.
+    ///
+    /// No `default_namespace`: the kind lives in none.
+    pub(super) fn read_lax(
+        metadata: Option<&Node>,
+        place: Place,
+        default_namespace: Option<&str>,
+        report: &mut Report,
+    ) -> Option<Self> {
+        let before = report.errors();
+        let (within, mut fields) = metadata_fields(metadata, place, report)?;
+        let meta = Self::take(&mut fields, [place, within], default_namespace, report);
+        meta.filter(|_| report.errors() == before)
+    }
+
+    /// `place` is that of the resource, `within` that of `metadata`.
+    fn take(
+        fields: &mut Fields<'_>,
+        [place, within]: [Place; 2],
+        default_namespace: Option<&str>,
+        report: &mut Report,
+    ) -> Option<Self> {
+        let name = read_name(fields, within, report);
+        let namespace = match (fields.take_some("namespace"), default_namespace) {
+            (_, None) => Some(String::new()),
+            (None, Some(default)) => Some(default.to_owned()),
+            (Some(node), Some(default)) => read_namespace(node, default, report),
         };
+        let created = match fields.take_some("creationTimestamp") {
+            None => 0,
+            Some(node) => read_time(node, report).unwrap_or(0),
+        };
+        let labels = fields
+            .take_some("labels")
+            .map(|node| read_labels(node, "labels", report));
+        let annotations = fields
+            .take_some("annotations")
+            .map(|node| read_annotations(node, report));
         Some(Self {
-            name,
-            namespace,
+            name: name?,
+            namespace: namespace?,
             created,
             annotations: annotations.unwrap_or_default(),
             labels: labels.unwrap_or_default(),
@@ -112,6 +158,22 @@ impl Meta {
             report.invalid(place, message, "leave it out");
         }
     }
+}
+
+fn metadata_fields<'n>(
+    metadata: Option<&'n Node>,
+    place: Place,
+    report: &mut Report,
+) -> Option<(Place, Fields<'n>)> {
+    let Some(node) = metadata else {
+        report.invalid(
+            place,
+            "the resource has no `metadata`",
+            "give it `metadata: {name: …}`",
+        );
+        return None;
+    };
+    Some((node.place, report.fields(node, "metadata")?))
 }
 
 fn read_name(fields: &mut Fields<'_>, place: Place, report: &mut Report) -> Option<String> {
@@ -162,9 +224,10 @@ fn read_time(node: &Node, report: &mut Report) -> Option<u64> {
     seconds
 }
 
-fn read_labels(node: &Node, report: &mut Report) -> Labels {
+/// A map of labels; `name` is the field that holds it.
+pub(super) fn read_labels(node: &Node, name: &str, report: &mut Report) -> Labels {
     let mut labels = Labels::new();
-    for (key, node) in report.map(node, "labels").unwrap_or_default() {
+    for (key, node) in report.map(node, name).unwrap_or_default() {
         let Some(value) = report.text(node, &key.name) else {
             continue;
         };
@@ -189,7 +252,7 @@ fn read_labels(node: &Node, report: &mut Report) -> Labels {
     labels
 }
 
-fn read_annotations(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
+pub(super) fn read_annotations(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
     let mut annotations = BTreeMap::new();
     for (key, node) in report.map(node, "annotations").unwrap_or_default() {
         let Some(value) = report.text(node, &key.name) else {
@@ -206,4 +269,19 @@ fn read_annotations(node: &Node, report: &mut Report) -> BTreeMap<String, String
         annotations.insert(key.name.clone(), value.to_owned());
     }
     annotations
+}
+
+/// Where the value of each annotation stands; reports nothing.
+pub(super) fn annotation_places(node: &Node, report: &Report) -> BTreeMap<String, ValuePlace> {
+    let Value::Map(entries) = &node.value else {
+        return BTreeMap::new();
+    };
+    let place = |node: &Node| ValuePlace {
+        origin: report.origin(node.place),
+        literal: matches!(node.value, Value::Text { literal: true, .. }),
+    };
+    entries
+        .iter()
+        .map(|(key, node)| (key.name.clone(), place(node)))
+        .collect()
 }

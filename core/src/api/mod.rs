@@ -1,4 +1,4 @@
-//! Istio's resources: one file per kind, fields as Istio spells them.
+//! The resources of a mesh: one file per kind of Istio and one for those of Kubernetes, fields as they spell them.
 
 pub mod authorization_policy;
 pub mod finding;

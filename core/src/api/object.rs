@@ -1,11 +1,12 @@
 //! One resource of any kind that a mesh is made of.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::authorization_policy::AuthorizationPolicy;
 use super::kube::{Deployment, Namespace, Pod, Service, ServiceAccount};
 use super::mesh_config::MeshConfig;
-use super::meta::Meta;
+use super::meta::{Meta, Origin};
 use super::peer_authentication::PeerAuthentication;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +71,47 @@ impl Object {
         }
     }
 
+    /// Whether both say the same, wherever they are written and whenever they were created.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.without_places() == other.without_places()
+    }
+
+    fn without_places(&self) -> Self {
+        let nowhere = Origin {
+            file: Arc::from(""),
+            line: 0,
+            column: 0,
+        };
+        let mut object = self.clone();
+        let meta = match &mut object {
+            Self::AuthorizationPolicy(o) => {
+                for rule in &mut o.rules {
+                    rule.origin = nowhere.clone();
+                    for condition in &mut rule.when {
+                        condition.origin = nowhere.clone();
+                    }
+                }
+                &mut o.meta
+            }
+            Self::Deployment(o) => {
+                o.annotation_places.clear();
+                &mut o.meta
+            }
+            Self::Pod(o) => {
+                o.annotation_places.clear();
+                &mut o.meta
+            }
+            Self::MeshConfig(meta, _) => meta,
+            Self::Namespace(o) => &mut o.meta,
+            Self::PeerAuthentication(o) => &mut o.meta,
+            Self::Service(o) => &mut o.meta,
+            Self::ServiceAccount(o) => &mut o.meta,
+        };
+        meta.origin = nowhere;
+        meta.created = 0;
+        object
+    }
+
     pub fn key(&self) -> Key {
         let meta = self.meta();
         Key {
@@ -102,3 +144,6 @@ impl fmt::Display for Kind {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

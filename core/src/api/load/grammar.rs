@@ -7,6 +7,19 @@ pub fn is_label(text: &str) -> bool {
     text.len() <= 63 && is_subdomain_part(text)
 }
 
+/// An RFC 1035 label, which begins with a letter: the name of a Service.
+pub fn is_rfc1035_label(text: &str) -> bool {
+    is_label(text) && text.starts_with(|c: char| c.is_ascii_lowercase())
+}
+
+/// The name of a port of a container: an IANA service name in lower case (RFC 6335 §5.1).
+pub fn is_port_name(text: &str) -> bool {
+    text.len() <= 15
+        && is_label(text)
+        && !text.contains("--")
+        && text.bytes().any(|b| b.is_ascii_lowercase())
+}
+
 /// A DNS-1123 subdomain: the name of a resource (S-170).
 pub fn is_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_subdomain_part)

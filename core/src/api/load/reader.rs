@@ -18,6 +18,7 @@ pub struct Report {
     file: Arc<str>,
     frame: Frame,
     purpose: Purpose,
+    strict: bool,
     findings: Vec<Finding>,
     errors: usize,
 }
@@ -48,9 +49,15 @@ impl Report {
             file,
             frame: Frame::Below(0),
             purpose,
+            strict: false,
             findings: Vec::new(),
             errors: 0,
         }
+    }
+
+    /// Whether what is passed over is an error.
+    pub fn strict(&mut self, strict: bool) {
+        self.strict = strict;
     }
 
     /// Sets the frame for what follows; answers the one before.
@@ -116,6 +123,27 @@ impl Report {
         self.add(
             place,
             Severity::Warning,
+            Cause::Doubtful,
+            message.into(),
+            Some(hint.into()),
+        );
+    }
+
+    /// Read as if it were not there, which takes nothing from anybody's protection.
+    pub fn passed_over(
+        &mut self,
+        place: Place,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let severity = if self.strict {
+            Severity::Error
+        } else {
+            Severity::Warning
+        };
+        self.add(
+            place,
+            severity,
             Cause::Doubtful,
             message.into(),
             Some(hint.into()),

@@ -32,6 +32,23 @@ pub struct Node {
     pub value: Value,
 }
 
+impl Node {
+    /// The value of the entry `name`; `None` too if this is no map.
+    pub fn field(&self, name: &str) -> Option<&Self> {
+        match &self.value {
+            Value::Map(entries) => entries
+                .iter()
+                .find(|(key, _)| key.name == name)
+                .map(|(_, node)| node),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::Text { .. }
+            | Value::List(_) => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Null,

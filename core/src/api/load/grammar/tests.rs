@@ -22,6 +22,42 @@ fn names_follow_dns_1123() {
 }
 
 #[test]
+fn names_of_services_begin_with_a_letter() {
+    for (name, valid) in [
+        ("a", true),
+        ("a1-b", true),
+        ("", false),
+        ("1a", false),
+        ("a.b", false),
+        ("a-", false),
+        ("A", false),
+    ] {
+        assert_eq!(is_rfc1035_label(name), valid, "{name}");
+    }
+    assert!(is_rfc1035_label(&"a".repeat(63)) && !is_rfc1035_label(&"a".repeat(64)));
+}
+
+#[test]
+fn names_of_container_ports_are_those_of_iana() {
+    for name in ["http", "a", "8a", "http-web-1", &"a".repeat(15)] {
+        assert!(is_port_name(name), "{name}");
+    }
+    for name in [
+        "",
+        "80",
+        "8-0",
+        "a--b",
+        "-a",
+        "a-",
+        "Http",
+        "a_b",
+        &"a".repeat(16),
+    ] {
+        assert!(!is_port_name(name), "{name}");
+    }
+}
+
+#[test]
 fn labels_and_annotations_follow_kubernetes() {
     for key in ["app", "istio.io/dry-run", "A_b.c", "Example.COM/x"] {
         assert!(is_qualified_name(key), "{key}");
