@@ -68,6 +68,14 @@ impl Addresses {
     }
 }
 
+/// Whether it lies where services without an address of their own get one. Nothing listens there.
+pub fn is_service_address(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => SERVICES.contains(ip),
+        IpAddr::V6(_) => false,
+    }
+}
+
 /// Addresses that the host itself lives at, and the one that applications are called from.
 fn refuse_pod_ip(want: &Want) -> Option<Finding> {
     const RESERVED: [Ipv4Addr; 4] = [
@@ -129,6 +137,12 @@ static SERVICES: Range = Range {
 };
 
 impl Range {
+    fn contains(&self, ip: Ipv4Addr) -> bool {
+        ip.to_bits()
+            .checked_sub(self.first.to_bits())
+            .is_some_and(|offset| offset < self.size)
+    }
+
     fn at(&self, offset: u32) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.first.to_bits().saturating_add(offset % self.size))
     }

@@ -45,12 +45,6 @@ pub fn effective_modes(
     policies: &[PeerAuthentication],
     root_namespace: &str,
 ) -> Modes {
-    let mesh = oldest(policies, |policy| {
-        policy.meta.namespace == root_namespace && !is_selective(policy)
-    });
-    let namespace = oldest(policies, |policy| {
-        policy.meta.namespace == workload.namespace && !is_selective(policy)
-    });
     let own = oldest(policies, |policy| {
         policy.meta.namespace == workload.namespace
             && policy.meta.namespace != root_namespace
@@ -58,12 +52,8 @@ pub fn effective_modes(
             && selects(policy.selector.as_ref(), &workload.labels)
     });
 
-    let mode = [mesh, namespace, own]
-        .into_iter()
-        .flatten()
-        .fold(Mode::Permissive, |parent, policy| {
-            inherit(policy.mode, parent)
-        });
+    let namespace = namespace_mode(policies, &workload.namespace, root_namespace);
+    let mode = own.map_or(namespace, |policy| inherit(policy.mode, namespace));
     let ports = own.map_or_else(BTreeMap::new, |policy| {
         policy
             .port_level
@@ -75,6 +65,25 @@ pub fn effective_modes(
         workload: mode,
         ports,
     }
+}
+
+/// The mode of a namespace, before any workload of it is looked at: its own policy without a selector, else the mesh's, else
+/// PERMISSIVE. Never `Unset`.
+pub fn namespace_mode(
+    policies: &[PeerAuthentication],
+    namespace: &str,
+    root_namespace: &str,
+) -> Mode {
+    [root_namespace, namespace]
+        .into_iter()
+        .filter_map(|namespace| {
+            oldest(policies, |policy| {
+                policy.meta.namespace == namespace && !is_selective(policy)
+            })
+        })
+        .fold(Mode::Permissive, |parent, policy| {
+            inherit(policy.mode, parent)
+        })
 }
 
 /// What a client knows of one endpoint of a service that it calls.
@@ -279,6 +288,25 @@ mod tests {
         let other = draft("shop", "a", Disable).selecting("web");
         let own = draft("shop", "b", Strict).selecting("api");
         assert_eq!(modes(vec![other, own]).of(1), Strict);
+    }
+
+    #[test]
+    fn the_mode_of_a_namespace_knows_no_workload() {
+        let of = |drafts: Vec<Draft>, namespace| {
+            let policies: Vec<_> = drafts.into_iter().map(|draft| draft.0).collect();
+            namespace_mode(&policies, namespace, "istio-system")
+        };
+        let mesh = || draft("istio-system", "mesh", Strict);
+        assert_eq!(of(vec![], "shop"), Permissive);
+        assert_eq!(of(vec![mesh()], "shop"), Strict);
+        assert_eq!(of(vec![mesh()], "istio-system"), Strict);
+        let own = || draft("shop", "ns", Disable);
+        assert_eq!(of(vec![mesh(), own()], "shop"), Disable);
+        assert_eq!(of(vec![mesh(), own()], "stock"), Strict);
+        let unset = draft("shop", "ns", Unset);
+        assert_eq!(of(vec![mesh(), unset], "shop"), Strict);
+        let workload = draft("shop", "own", Disable).selecting("api");
+        assert_eq!(of(vec![mesh(), workload], "shop"), Strict);
     }
 
     fn endpoint(tls_mode_istio: bool, mode: Mode) -> EndpointFacts {

@@ -149,3 +149,17 @@ fn the_range_is_gone_through_before_it_begins_again_and_no_further() {
     );
     assert!(held.assign(&TINY, &wants(&["a", "b", "c"])).is_ok());
 }
+
+#[test]
+fn service_addresses_are_known_by_their_range() {
+    for (ip, inside) in [
+        ("10.95.255.255", false),
+        ("10.96.0.0", true),
+        ("10.111.255.255", true),
+        ("10.112.0.0", false),
+        ("127.1.0.1", false),
+        ("fd00::1", false),
+    ] {
+        assert_eq!(is_service_address(ip.parse().unwrap()), inside, "{ip}");
+    }
+}
