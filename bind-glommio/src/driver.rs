@@ -411,9 +411,12 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
 
     fn complete(&mut self, ring: &mut Ring, completion: Completion) {
         match completion {
-            Completion::Received { link, done, bytes } => {
-                self.links.received(ring, link, done, bytes)
-            }
+            Completion::Received {
+                link,
+                done,
+                bytes,
+                dry,
+            } => self.links.received(ring, link, done, bytes, dry),
             Completion::Sent { link, sent, parcel } => self.links.sent(ring, link, sent, parcel),
             Completion::Connected { link, done } => self.links.connected(ring, link, done),
             Completion::Watched { link, broken, last } => {

@@ -209,9 +209,16 @@ impl Links {
         self.stirred = stirred;
     }
 
-    pub(crate) fn received(&mut self, ring: &mut Ring, who: Who, done: io::Result<()>, bytes: Buf) {
+    pub(crate) fn received(
+        &mut self,
+        ring: &mut Ring,
+        who: Who,
+        done: io::Result<()>,
+        bytes: Buf,
+        dry: bool,
+    ) {
         let again = self.with(who, |link, buffers, events| {
-            link.received(ring, done, bytes, buffers, events)
+            link.received(ring, done, bytes, dry, buffers, events)
         });
         if again == Some(true) {
             self.starved.push(who);

@@ -53,9 +53,12 @@ impl Bench {
         while let Some(completion) = self.ring.next() {
             let ring = &mut self.ring;
             match completion {
-                Completion::Received { link, done, bytes } => {
-                    self.links.received(ring, link, done, bytes);
-                }
+                Completion::Received {
+                    link,
+                    done,
+                    bytes,
+                    dry,
+                } => self.links.received(ring, link, done, bytes, dry),
                 Completion::Sent { link, sent, parcel } => {
                     self.links.sent(ring, link, sent, parcel);
                 }
@@ -164,6 +167,6 @@ fn a_late_completion_does_not_meet_the_next_link_in_its_slot() {
 
     bench
         .links
-        .received(&mut bench.ring, old, Ok(()), Buf::default());
+        .received(&mut bench.ring, old, Ok(()), Buf::default(), false);
     assert!(bench.links.inputs.is_empty());
 }

@@ -19,5 +19,6 @@ mod many;
 #[path = "../../../bind-tokio/tests/sockets/script.rs"]
 mod script;
 
-/// What a message through a forwarder costs: the send that was handed over completes in a turn of its own.
+/// What a message through a forwarder costs: it asks for every acknowledgement, and a send that is to be acknowledged
+/// completes in a turn of its own.
 const TURNS_PER_MESSAGE: u64 = 2;
