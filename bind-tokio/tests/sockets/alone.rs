@@ -71,7 +71,7 @@ pub(crate) fn say(what: impl std::fmt::Display) {
     println!("\n={what}");
 }
 
-fn echoing() -> Scripted {
+pub(crate) fn echoing() -> Scripted {
     let (machine, _) = Scripted::new(|input, _, wishes| match input {
         Input::Link(id, LinkEvent::Accepted { .. }) => wishes.read(*id, 16 << 10),
         Input::Link(id, LinkEvent::Received(bytes)) => {
@@ -215,4 +215,41 @@ fn an_idle_link_costs_less_than_700_bytes() {
     let few = fill(FEW);
     let many = fill(MANY);
     say((many - few) / (MANY - FEW));
+}
+
+#[test]
+fn an_idle_proxy_with_three_doors_costs_less_than_2600_bytes_beside_its_machine() {
+    const FEW: usize = 50;
+    const MANY: usize = 350;
+    if !is_child("proxies") {
+        let name =
+            "alone::an_idle_proxy_with_three_doors_costs_less_than_2600_bytes_beside_its_machine";
+        let found = finish(child(name, "proxies", 2000));
+        let [each] = found.as_slice() else {
+            panic!("{found:?}")
+        };
+        let each: usize = each.parse().unwrap();
+        println!("{each} bytes of heap per idle proxy");
+        assert!((100..2600).contains(&each), "{each}");
+        return;
+    }
+    let nobody = || SocketAddr::from(([127, 0, 0, 1], 9));
+    let shard = Shard::start(move || Forwarder::new(nobody()));
+    let fill = |n: usize| {
+        shard.ask(move |driver| {
+            while driver.proxies() < n {
+                let proxy = driver.add(Forwarder::new(nobody()));
+                for _ in 0..3 {
+                    let door = bind_listener(local(), false).unwrap();
+                    driver
+                        .listen(proxy, door, Entry::Inbound, Destination::Local)
+                        .unwrap();
+                }
+            }
+        });
+        shard.ask(|_| LIVE.load(Ordering::Relaxed))
+    };
+    let few = fill(FEW);
+    let many = fill(MANY);
+    say((many - few) / (MANY - FEW) - size_of::<Forwarder>());
 }
