@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use meshward_core::clock::Instant;
 use meshward_core::id::{Key, LinkId};
@@ -16,13 +17,14 @@ use meshward_core::telemetry::Record;
 use socket2::Socket;
 
 use crate::clock::Clock;
+use crate::deadlines::{Deadlines, Due, Sleeper};
 use crate::limits::{ACCEPT_BACKOFF, BEAT, EVENTS_PER_TURN, QUIET_AFTER};
 use crate::links::Links;
-use crate::listen::{Destination, Listener, is_the_callers};
+use crate::listen::{self, Destination, Listener, is_the_callers};
 use crate::remote::{Bell, Command, Remote};
 use crate::ring::{Completion, Op, Ring, Who};
 
-/// One machine of one driver.
+/// One machine of one driver, numbered from 0 in the order of [`Driver::add`]. No number is ever given out again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProxyId(pub u32);
 
@@ -39,6 +41,11 @@ pub trait Sink {
     /// A machine said why a link ended before its time.
     fn note(&mut self, proxy: ProxyId, link: LinkId, what: &str) {
         let _ = (proxy, link, what);
+    }
+
+    /// A proxy that was to be removed has let go of its last link, and its machine is gone.
+    fn removed(&mut self, proxy: ProxyId) {
+        let _ = proxy;
     }
 }
 
@@ -60,6 +67,8 @@ pub struct Stats {
     pub stale_commands: u64,
     /// Times that the task ran.
     pub turns: u64,
+    /// Times that published values were looked at.
+    pub looks: u64,
 }
 
 /// Asks a published value whether there is a newer one; what to tell the machine then.
@@ -69,9 +78,14 @@ type Look = Box<dyn FnMut() -> Option<Vec<Input>>>;
 pub struct Driver<M> {
     clock: Clock,
     sink: Box<dyn Sink>,
-    proxies: Vec<Proxy<M>>,
+    /// By id; a place that is empty was left for good.
+    proxies: Vec<Option<Box<Proxy<M>>>>,
+    /// Proxies that go when their last link has gone.
+    leaving: Vec<ProxyId>,
     followed: Vec<(ProxyId, Look)>,
     listeners: Vec<Option<Listener>>,
+    free_listeners: Vec<u32>,
+    deadlines: Deadlines,
     /// Listeners that have to be told to accept.
     knocking: Vec<u32>,
     links: Links,
@@ -82,8 +96,6 @@ pub struct Driver<M> {
     rung: bool,
     /// Made before it runs, taken by [`run`](Self::run).
     ring: Option<Ring>,
-    /// No deadline lies before it.
-    due: Option<Instant>,
     pace: Pace,
     ending: Ending,
 }
@@ -126,7 +138,11 @@ enum Turn {
 
 struct Proxy<M> {
     machine: M,
-    deadline: Option<Instant>,
+    due: Due,
+    /// Doors that stand open, or close and may still let somebody in.
+    doors: u32,
+    /// It stands in the driver's list of those that leave.
+    leaving: bool,
 }
 
 impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
@@ -136,8 +152,11 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
             clock,
             sink,
             proxies: Vec::new(),
+            leaving: Vec::new(),
             followed: Vec::new(),
             listeners: Vec::new(),
+            free_listeners: Vec::new(),
+            deadlines: Deadlines::default(),
             knocking: Vec::new(),
             links: Links::default(),
             commands,
@@ -145,7 +164,6 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
             bell: Arc::default(),
             rung: true,
             ring: None,
-            due: None,
             pace: Pace::default(),
             ending: Ending::No,
         }
@@ -154,14 +172,33 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
     /// Adds a machine; its deadline counts from here on.
     pub fn add(&mut self, machine: M) -> ProxyId {
         let id = ProxyId(u32::try_from(self.proxies.len()).expect("fewer than 2^32 proxies"));
-        let deadline = machine.poll_timeout().map(|d| d.at);
-        self.proxies.push(Proxy { machine, deadline });
+        let at = machine.poll_timeout().map(|d| d.at);
+        let mut proxy = Box::new(Proxy {
+            machine,
+            due: Due::default(),
+            doors: 0,
+            leaving: false,
+        });
+        self.deadlines.set(&mut proxy.due, Sleeper::Proxy(id), at);
+        self.proxies.push(Some(proxy));
         self.links.add_proxy();
-        self.note_deadline(deadline);
         id
     }
 
-    /// Opens a door of `proxy`: what comes in by it is `Accepted` with `entry`.
+    /// Closes the doors of `proxy`, tells it to drain, and drops its machine when its last link is gone, which
+    /// [`Sink::removed`] says. Asked once more, it only tells the machine of the other `grace`.
+    pub fn remove(&mut self, proxy: ProxyId, grace: Duration) {
+        self.close_listeners(proxy);
+        if let Some(found) = self.proxy(proxy) {
+            if !std::mem::replace(&mut found.leaving, true) {
+                self.leaving.push(proxy);
+            }
+            self.input(proxy, Input::Drain { grace });
+        }
+    }
+
+    /// Opens a door of `proxy`: what comes in by it is `Accepted` with `entry`. Fails with `NotFound` if `proxy` is not here or
+    /// about to go.
     ///
     /// Copies of `listener` share what happens to it: it becomes a blocking one, and when the door closes nobody can accept by
     /// it any more. Shards that share an address have listeners of their own ([`bind_listener`](crate::bind_listener)).
@@ -172,19 +209,46 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         entry: Entry,
         destination: Destination,
     ) -> io::Result<()> {
-        assert!(
-            (proxy.0 as usize) < self.proxies.len(),
-            "a door belongs to a proxy of its driver"
-        );
-        let listener = Listener::new(proxy, listener, entry, destination)?;
-        let free = self.listeners.iter().position(Option::is_none);
-        let slot = free.unwrap_or(self.listeners.len());
-        if free.is_none() {
-            self.listeners.push(None);
+        self.host(proxy)?;
+        let listener = Some(Listener::new(proxy, listener, entry, destination)?);
+        let slot = if let Some(slot) = self.free_listeners.pop() {
+            self.listeners[slot as usize] = listener;
+            slot
+        } else {
+            self.listeners.push(listener);
+            u32::try_from(self.listeners.len() - 1).expect("fewer than 2^32 listeners")
+        };
+        self.host(proxy)?.doors += 1;
+        self.knocking.push(slot);
+        Ok(())
+    }
+
+    /// Makes a link of a connection that somebody else accepted: it is `Accepted` with exactly these addresses. What the peer
+    /// has sent and nobody has read comes with the first reads.
+    ///
+    /// The stream becomes the driver's alone: the mode of its copies changes with it. It is reset, and an error returned, if the
+    /// driver drains or if `proxy` is not here or about to go (`NotFound`).
+    pub fn adopt(
+        &mut self,
+        proxy: ProxyId,
+        stream: std::net::TcpStream,
+        entry: Entry,
+        peer: SocketAddr,
+        original_dst: SocketAddr,
+    ) -> io::Result<()> {
+        if let Err(e) = self.host(proxy) {
+            listen::refuse(&stream);
+            return Err(e);
         }
-        self.listeners[slot] = Some(listener);
-        self.knocking
-            .push(u32::try_from(slot).expect("fewer than 2^32 listeners"));
+        let socket = listen::adopted(stream)?;
+        self.links.stats.accepted += 1;
+        let id = self.links.add_accepted(socket, proxy);
+        let event = LinkEvent::Accepted {
+            entry,
+            peer,
+            original_dst,
+        };
+        self.links.link_event(proxy, id, event);
         Ok(())
     }
 
@@ -206,6 +270,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
     }
 
     fn look_at_published(&mut self) {
+        self.links.stats.looks += 1;
         for (proxy, look) in &mut self.followed {
             for input in look().into_iter().flatten() {
                 self.links.inputs.push_back((*proxy, input));
@@ -228,6 +293,11 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
     /// Links that are open or being opened, of all proxies.
     pub fn links(&self) -> usize {
         self.links.len()
+    }
+
+    /// Machines that are here, those that are about to go included.
+    pub fn proxies(&self) -> usize {
+        self.proxies.iter().flatten().count()
     }
 
     /// Makes the ring, on the thread that will run the driver.
@@ -288,6 +358,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
                 break;
             }
         }
+        self.bury();
         if self.is_over(idle) {
             Turn::Over
         } else if idle && !self.rung && !self.links.is_starved() && self.knocking.is_empty() {
@@ -324,7 +395,9 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
 
     /// Sees to it that the ring wakes us at the deadline; an alarm that is set for earlier will do.
     fn set_alarm(&mut self, ring: &mut Ring) {
-        let Some(due) = self.due else { return };
+        let Some(due) = self.deadlines.first() else {
+            return;
+        };
         if let Some((alarm, at)) = self.pace.alarm {
             if at <= due {
                 return;
@@ -338,9 +411,12 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
 
     fn complete(&mut self, ring: &mut Ring, completion: Completion) {
         match completion {
-            Completion::Received { link, done, bytes } => {
-                self.links.received(ring, link, done, bytes)
-            }
+            Completion::Received {
+                link,
+                done,
+                bytes,
+                dry,
+            } => self.links.received(ring, link, done, bytes, dry),
             Completion::Sent { link, sent, parcel } => self.links.sent(ring, link, sent, parcel),
             Completion::Connected { link, done } => self.links.connected(ring, link, done),
             Completion::Watched { link, broken, last } => {
@@ -390,57 +466,87 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
                         self.sink.listener_failed(proxy, local, &e);
                     }
                 }
-                Command::CloseListeners(proxy) => self.close_listeners(|l| l.proxy == proxy),
-                Command::Drain { grace } => {
-                    self.close_listeners(|_| true);
-                    for proxy in 0..self.proxies.len() {
-                        self.input(ProxyId(proxy as u32), Input::Drain { grace });
-                    }
-                    self.ending = Ending::WhenNoLinkIsLeft;
+                Command::Adopt {
+                    proxy,
+                    stream,
+                    entry,
+                    peer,
+                    original_dst,
+                } => {
+                    // The peer is told: its connection was reset.
+                    let _ = self.adopt(proxy, stream, entry, peer, original_dst);
                 }
+                Command::CloseListeners(proxy) => self.close_listeners(proxy),
+                Command::Remove { proxy, grace } => self.remove(proxy, grace),
+                Command::Drain { grace } => self.drain(grace),
                 Command::Stop => self.ending = Ending::Now,
                 Command::Run(run) => run(self),
             }
         }
     }
 
-    /// Gives machines whose time has come their `Tick`.
-    fn tick(&mut self) {
-        let Some(due) = self.due else { return };
-        let now = self.clock.now().at;
-        if now < due {
-            return;
+    fn drain(&mut self, grace: Duration) {
+        for slot in 0..self.listeners.len() {
+            self.close_listener(slot);
         }
-        for (proxy, i) in self.proxies.iter_mut().zip(0..) {
-            if proxy.deadline.take_if(|at| *at <= now).is_some() {
-                self.links.inputs.push_back((ProxyId(i), Input::Tick));
+        for (proxy, id) in self.proxies.iter().zip(0..) {
+            if proxy.is_some() {
+                let drain = Input::Drain { grace };
+                self.links.inputs.push_back((ProxyId(id), drain));
             }
         }
-        for (listener, i) in self.listeners.iter_mut().zip(0..) {
-            if let Some(listener) = listener
-                && listener.retry.take_if(|at| *at <= now).is_some()
-            {
-                self.knocking.push(i);
-            }
-        }
-        let machines = self.proxies.iter().filter_map(|p| p.deadline);
-        let retries = self.listeners.iter().flatten().filter_map(|l| l.retry);
-        self.due = machines.chain(retries).min();
+        self.ending = Ending::WhenNoLinkIsLeft;
     }
 
-    fn note_deadline(&mut self, deadline: Option<Instant>) {
-        if let Some(at) = deadline
-            && self.due.is_none_or(|due| at < due)
-        {
-            self.due = Some(at);
+    /// Gives machines whose time has come their `Tick`.
+    fn tick(&mut self) {
+        let now = self.clock.now().at;
+        while let Some(sleeper) = self.deadlines.pop(now) {
+            match sleeper {
+                Sleeper::Proxy(id) => {
+                    if let Some(Some(proxy)) = self.proxies.get_mut(id.0 as usize)
+                        && self.deadlines.wake(&mut proxy.due, sleeper, now)
+                    {
+                        self.links.inputs.push_back((id, Input::Tick));
+                    }
+                }
+                Sleeper::Listener(slot) => {
+                    if let Some(Some(listener)) = self.listeners.get_mut(slot as usize)
+                        && self.deadlines.wake(&mut listener.rest, sleeper, now)
+                    {
+                        self.knocking.push(slot);
+                    }
+                }
+            }
         }
+    }
+
+    /// Drops machines that were to go and have nothing more to hear.
+    fn bury(&mut self) {
+        if self.leaving.is_empty() || !self.links.inputs.is_empty() {
+            return;
+        }
+        let mut leaving = std::mem::take(&mut self.leaving);
+        leaving.retain(|id| {
+            let place = &mut self.proxies[id.0 as usize];
+            let is_done = |p: &mut Box<Proxy<M>>| p.doors == 0 && self.links.has_none(*id);
+            let Some(mut proxy) = place.take_if(is_done) else {
+                return true;
+            };
+            self.deadlines.forget(&mut proxy.due, Sleeper::Proxy(*id));
+            self.links.remove_proxy(*id);
+            self.followed.retain(|(of, _)| of != id);
+            self.sink.removed(*id);
+            false
+        });
+        self.leaving = leaving;
     }
 
     fn is_over(&self, idle: bool) -> bool {
         match self.ending {
             Ending::No => false,
             Ending::WhenNoLinkIsLeft => {
-                idle && self.links() == 0 && self.listeners.iter().all(Option::is_none)
+                idle && self.links() == 0 && self.free_listeners.len() == self.listeners.len()
             }
             Ending::Now => true,
         }
@@ -448,9 +554,10 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
 
     /// One input, all its actions, and the operations that they start.
     fn feed(&mut self, ring: &mut Ring, proxy: ProxyId, input: Input) {
-        let Some(Proxy { machine, deadline }) = self.proxies.get_mut(proxy.0 as usize) else {
+        let Some(Some(host)) = self.proxies.get_mut(proxy.0 as usize) else {
             return;
         };
+        let Proxy { machine, due, .. } = &mut **host;
         let (links, sink) = (&mut self.links, &mut self.sink);
         let next = step(machine, input, self.clock.now(), |action| match action {
             Action::Link(id, command) => links.obey(ring, proxy, id, command),
@@ -458,9 +565,8 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
             Action::Note(link, what) => sink.note(proxy, link, &what),
         });
         links.drive_touched(ring);
-        *deadline = next.map(|d| d.at);
-        let next = *deadline;
-        self.note_deadline(next);
+        let at = next.map(|d| d.at);
+        self.deadlines.set(due, Sleeper::Proxy(proxy), at);
     }
 
     /// Tells listeners to accept.
@@ -498,7 +604,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         };
         if listener.closing {
             if last {
-                self.listeners[i] = None;
+                self.drop_listener(i);
             }
             return;
         }
@@ -509,14 +615,14 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
             return;
         };
         let retry = self.clock.now().at.after(ACCEPT_BACKOFF);
-        listener.retry = Some(retry);
+        let sleeper = Sleeper::Listener(i as u32);
+        self.deadlines.set(&mut listener.rest, sleeper, Some(retry));
         self.links.stats.accept_failures += 1;
         if !std::mem::replace(&mut listener.reported, true)
             && let Ok(local) = listener.local_addr()
         {
             self.sink.listener_failed(listener.proxy, local, &e);
         }
-        self.note_deadline(Some(retry));
     }
 
     /// Makes a link of a connection that came in by listener `i`.
@@ -529,41 +635,71 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         let Ok(caller) = listener.meet(socket) else {
             return;
         };
-        if let Some(id) = self.links.add_accepted(caller.socket, proxy) {
-            let event = LinkEvent::Accepted {
-                entry,
-                peer: caller.peer,
-                original_dst: caller.original_dst,
-            };
-            self.links.link_event(proxy, id, event);
+        let id = self.links.add_accepted(caller.socket, proxy);
+        let event = LinkEvent::Accepted {
+            entry,
+            peer: caller.peer,
+            original_dst: caller.original_dst,
+        };
+        self.links.link_event(proxy, id, event);
+    }
+
+    fn close_listeners(&mut self, proxy: ProxyId) {
+        for slot in 0..self.listeners.len() {
+            let listener = self.listeners[slot].as_ref();
+            if listener.is_some_and(|l| l.proxy == proxy) {
+                self.close_listener(slot);
+            }
         }
     }
 
     /// What waits in a backlog has a connection as far as its peer knows, so it is taken in before the door closes.
-    fn close_listeners(&mut self, which: impl Fn(&Listener) -> bool) {
-        for i in 0..self.listeners.len() {
-            let Some(listener) = self.listeners[i].as_mut() else {
-                continue;
-            };
-            if listener.closing || !which(listener) {
-                continue;
-            }
-            let waiting = listener.close();
-            let accepting = listener.accepting;
-            for socket in waiting {
-                self.admit(i, socket);
-            }
-            if !accepting {
-                self.listeners[i] = None;
-            }
+    fn close_listener(&mut self, slot: usize) {
+        let Some(listener) = self.listeners[slot].as_mut().filter(|l| !l.closing) else {
+            return;
+        };
+        let waiting = listener.close();
+        let accepting = listener.accepting;
+        for socket in waiting {
+            self.admit(slot, socket);
         }
+        if !accepting {
+            self.drop_listener(slot);
+        }
+    }
+
+    fn drop_listener(&mut self, slot: usize) {
+        let Some(mut listener) = self.listeners[slot].take() else {
+            return;
+        };
+        let name = slot as u32;
+        self.deadlines
+            .forget(&mut listener.rest, Sleeper::Listener(name));
+        self.free_listeners.push(name);
+        if let Some(proxy) = self.proxy(listener.proxy) {
+            proxy.doors -= 1;
+        }
+    }
+
+    fn proxy(&mut self, id: ProxyId) -> Option<&mut Proxy<M>> {
+        self.proxies.get_mut(id.0 as usize)?.as_deref_mut()
+    }
+
+    /// A proxy that may still get doors and links.
+    fn host(&mut self, id: ProxyId) -> io::Result<&mut Proxy<M>> {
+        if self.ending != Ending::No {
+            return Err(io::Error::other("the driver drains"));
+        }
+        self.proxy(id)
+            .filter(|proxy| !proxy.leaving)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such proxy"))
     }
 }
 
 impl<M> fmt::Debug for Driver<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver")
-            .field("proxies", &self.proxies.len())
+            .field("proxies", &self.proxies.iter().flatten().count())
             .field("ending", &self.ending)
             .field("stats", &self.links.stats)
             .finish_non_exhaustive()

@@ -25,6 +25,7 @@ pub mod limits;
 mod available;
 mod buffers;
 mod clock;
+mod deadlines;
 mod driver;
 mod link;
 mod links;

@@ -16,9 +16,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::buffers::{Buffers, Chunk};
 use crate::driver::ProxyId;
-use crate::limits::{COPY_BELOW, PROVIDED_SIZE};
+use crate::limits::{COPY_BELOW, GATHER_MAX, PROVIDED_SIZE};
 use crate::listen::addr_of;
-use crate::ring::{self, Op, Parcel, Ring, Who};
+use crate::ring::{self, Haste, Op, Parcel, Ring, Who};
 
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -32,6 +32,12 @@ pub(crate) struct Link {
     receiving: Option<Op>,
     /// Connects or sends.
     writing: Option<Op>,
+    /// What `writing` does if it sends.
+    haste: Haste,
+    /// The last send found no room for all it had: the next one waits for it.
+    full: bool,
+    /// There is likely nothing to receive before the peer has heard from us, or has had time.
+    dry: bool,
     watch: Option<Op>,
     out: VecDeque<Chunk>,
     /// Bytes that the kernel took since the last `Sent`.
@@ -113,6 +119,9 @@ impl Link {
             grant: 0,
             receiving: None,
             writing: None,
+            haste: Haste::Patient,
+            full: false,
+            dry: theirs == Theirs::Connecting,
             watch: None,
             out: VecDeque::new(),
             taken: 0,
@@ -200,21 +209,42 @@ impl Link {
         }
         self.landing = self.bulk && self.grant > PROVIDED_SIZE;
         self.receiving = Some(if self.landing {
-            ring.receive_into(self.fd(), buffers.large(), self.grant, me)
+            ring.receive_into(self.fd(), buffers.large(), self.grant, self.dry, me)
         } else {
-            ring.receive(self.fd(), self.grant, me)
+            ring.receive(self.fd(), self.grant, self.dry, me)
         });
     }
 
     fn write(&mut self, ring: &mut Ring, me: Who, buffers: &mut Buffers, events: &mut Events<'_>) {
-        if self.writing.is_some() || self.unsendable.is_some() {
+        if self.writing.is_some() {
+            let waits = !self.out.is_empty() || self.ours == Ours::Finishing;
+            if waits && self.haste == Haste::Quiet {
+                ring.hurry();
+            }
+            return;
+        }
+        if self.unsendable.is_some() {
             return;
         }
         self.took(0, buffers, events);
         if self.out.is_empty() {
             buffers.give_back_queue(&mut self.out);
         } else {
-            self.writing = Some(ring.send(self.fd(), &mut self.out, me));
+            self.haste = self.haste();
+            self.writing = Some(ring.send(self.fd(), &mut self.out, self.haste, me));
+        }
+    }
+
+    /// Quiet, if nobody waits to hear that what is queued is gone: no machine, no FIN and no watch. The usual message is such.
+    fn haste(&self) -> Haste {
+        let nobody_waits = self.ours == Ours::Open
+            && self.receiving.is_some()
+            && self.out.len() <= GATHER_MAX
+            && self.out.iter().all(|chunk| !chunk.ack);
+        if nobody_waits && !self.full {
+            Haste::Quiet
+        } else {
+            Haste::Patient
         }
     }
 
@@ -244,10 +274,12 @@ impl Link {
         ring: &mut Ring,
         done: io::Result<()>,
         bytes: Buf,
+        dry: bool,
         buffers: &mut Buffers,
         events: &mut Events<'_>,
     ) -> bool {
         self.receiving = None;
+        self.dry = dry;
         let bytes = if std::mem::take(&mut self.landing) {
             buffers.landed(bytes)
         } else {
@@ -294,6 +326,7 @@ impl Link {
         events: &mut Events<'_>,
     ) {
         self.writing = None;
+        self.full = sent.as_ref().map_or(true, |n| *n < parcel.len());
         ring.unpack(parcel, &mut self.out);
         if self.ending.is_some() {
             return;

@@ -16,8 +16,8 @@ use crate::ring::{Op, Parcel, Ring, Who};
 #[derive(Default)]
 pub(crate) struct Links {
     table: Table<Who, Link>,
-    /// By proxy.
-    names: Vec<Names>,
+    /// By proxy; made with its first link.
+    names: Vec<Option<Box<Names>>>,
     /// Fed to machines in this order, before further completions are looked at.
     pub(crate) inputs: VecDeque<(ProxyId, Input)>,
     /// Links that were told to do something by the last input.
@@ -81,25 +81,41 @@ impl Links {
     }
 
     pub(crate) fn add_proxy(&mut self) {
-        self.names.push(Names::default());
+        self.names.push(None);
+    }
+
+    pub(crate) fn remove_proxy(&mut self, proxy: ProxyId) {
+        self.names[proxy.0 as usize] = None;
+    }
+
+    /// No link of `proxy` is open or being opened.
+    pub(crate) fn has_none(&self, proxy: ProxyId) -> bool {
+        self.names[proxy.0 as usize]
+            .as_ref()
+            .is_none_or(|names| names.accepted.is_empty() && names.opened.is_empty())
+    }
+
+    fn names(&mut self, proxy: ProxyId) -> &mut Names {
+        self.names[proxy.0 as usize].get_or_insert_default()
     }
 
     /// Closes all sockets as they are. No operation of theirs may be under way.
     pub(crate) fn drop_all(&mut self) {
         self.table = Table::default();
         for names in &mut self.names {
-            *names = Names::default();
+            *names = None;
         }
     }
 
-    pub(crate) fn add_accepted(&mut self, socket: Socket, proxy: ProxyId) -> Option<LinkId> {
-        let names = self.names.get_mut(proxy.0 as usize)?;
+    pub(crate) fn add_accepted(&mut self, socket: Socket, proxy: ProxyId) -> LinkId {
         // The two tables name each other, so one is filled before the name is known.
-        let Door(id) = names.accepted.insert(Who::new(0, 0));
+        let Door(id) = self.names(proxy).accepted.insert(Who::new(0, 0));
         let who = self.table.insert(Link::accepted(socket, proxy, id));
-        *names.accepted.get_mut(Door(id))? = who;
+        if let Some(name) = self.names(proxy).accepted.get_mut(Door(id)) {
+            *name = who;
+        }
         self.stir(who);
-        Some(id)
+        id
     }
 
     /// Does what a machine wants. What comes of it waits in `inputs` until the machine is drained.
@@ -116,7 +132,7 @@ impl Links {
             match Link::opened(to, from, proxy, id) {
                 Ok(link) => {
                     let who = self.table.insert(link);
-                    let new = self.names[proxy.0 as usize].opened.insert_at(id, who);
+                    let new = self.names(proxy).opened.insert_at(id, who);
                     assert!(new, "a machine opens each link once");
                     if let Some(link) = self.table.get_mut(who) {
                         link.connect(ring, who, to);
@@ -127,7 +143,8 @@ impl Links {
             return;
         }
         let found = self.names[proxy.0 as usize]
-            .get(id)
+            .as_ref()
+            .and_then(|names| names.get(id))
             .and_then(|who| Some((who, self.table.get_mut(who)?)));
         let Some((who, link)) = found.filter(|(_, link)| link.ending.is_none()) else {
             self.stats.stale_commands += 1;
@@ -192,9 +209,16 @@ impl Links {
         self.stirred = stirred;
     }
 
-    pub(crate) fn received(&mut self, ring: &mut Ring, who: Who, done: io::Result<()>, bytes: Buf) {
+    pub(crate) fn received(
+        &mut self,
+        ring: &mut Ring,
+        who: Who,
+        done: io::Result<()>,
+        bytes: Buf,
+        dry: bool,
+    ) {
         let again = self.with(who, |link, buffers, events| {
-            link.received(ring, done, bytes, buffers, events)
+            link.received(ring, done, bytes, dry, buffers, events)
         });
         if again == Some(true) {
             self.starved.push(who);
@@ -275,7 +299,7 @@ impl Links {
         };
         let (proxy, id) = (link.proxy, link.id);
         self.table.remove(who);
-        self.names[proxy.0 as usize].remove(id);
+        self.names(proxy).remove(id);
         self.link_event(proxy, id, LinkEvent::Closed(cause));
     }
 

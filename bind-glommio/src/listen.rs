@@ -3,11 +3,12 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
-use meshward_core::clock::Instant;
 use meshward_core::link::Entry;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::deadlines::Due;
 use crate::driver::ProxyId;
 use crate::limits::LISTEN_BACKLOG;
 
@@ -47,8 +48,8 @@ pub(crate) struct Listener {
     pub(crate) accepting: bool,
     /// It takes nobody any more and waits for its last completion.
     pub(crate) closing: bool,
-    /// When to try again after the system ran out of something; `None` while it works.
-    pub(crate) retry: Option<Instant>,
+    /// When to try again after the system ran out of something; not set while it works.
+    pub(crate) rest: Due,
     /// The trouble that is going on was reported.
     pub(crate) reported: bool,
     socket: Socket,
@@ -83,7 +84,7 @@ impl Listener {
             entry,
             accepting: false,
             closing: false,
-            retry: None,
+            rest: Due::default(),
             reported: false,
             socket,
             local: (!local.ip().is_unspecified()).then_some(local),
@@ -144,6 +145,20 @@ impl Listener {
         };
         Ok(meant.and_then(addr_of).unwrap_or(local))
     }
+}
+
+/// A stream that somebody else accepted, as the driver wants them: the ring waits by itself, and gives up at once on a socket
+/// that must not wait.
+pub(crate) fn adopted(stream: std::net::TcpStream) -> io::Result<Socket> {
+    stream.set_nonblocking(false)?;
+    stream.set_nodelay(true)?;
+    Ok(stream.into())
+}
+
+/// Makes the end of `stream` a reset, so that its peer hears that nobody took it.
+pub(crate) fn refuse(stream: &std::net::TcpStream) {
+    // It fails on sockets that are reset already.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// Errors that belong to the connection that would have been accepted, not to the listener (accept(2)).

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +30,18 @@ pub enum Command<M> {
         entry: Entry,
         destination: Destination,
     },
+    /// What [`Driver::adopt`] does.
+    Adopt {
+        proxy: ProxyId,
+        stream: std::net::TcpStream,
+        entry: Entry,
+        peer: SocketAddr,
+        original_dst: SocketAddr,
+    },
     /// Accepts what already waits at the doors of one proxy, then closes them.
     CloseListeners(ProxyId),
+    /// What [`Driver::remove`] does.
+    Remove { proxy: ProxyId, grace: Duration },
     /// Closes all doors, drains all machines, and ends the driver when no link is left.
     Drain { grace: Duration },
     /// Ends the driver now; links are closed as they are.
@@ -44,7 +55,9 @@ impl<M> fmt::Debug for Command<M> {
         f.write_str(match self {
             Self::Input(..) => "Input",
             Self::Listen { .. } => "Listen",
+            Self::Adopt { .. } => "Adopt",
             Self::CloseListeners(_) => "CloseListeners",
+            Self::Remove { .. } => "Remove",
             Self::Drain { .. } => "Drain",
             Self::Stop => "Stop",
             Self::Run(_) => "Run",

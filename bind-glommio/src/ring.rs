@@ -1,28 +1,29 @@
 //! The ring, and everything that the kernel reads or writes while an operation is under way.
 //!
-//! All `unsafe` of this crate is here, so that it can be judged here: buffers and addresses come in by value, are kept until
+//! All `unsafe` of this crate is here and in `provided`, so that it can be judged here: buffers and addresses come in by value, are kept until
 //! the last completion of their operation, and go out with it. Dropping a [`Ring`] cancels everything and waits until no
 //! completion is owed; should the kernel refuse even that, the memory is leaked, not freed.
 //!
 //! Descriptors are the caller's: one must stay open until no operation on it is owed, or a later one meets another file.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+mod provided;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, TimeoutFlags, Timespec};
+use io_uring::squeue::Flags;
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use meshward_core::id::{Key, Table};
 use meshward_core::link::Buf;
 use socket2::SockAddr;
 
+use self::provided::Provided;
 use crate::buffers::Chunk;
 use crate::limits::{COMPLETIONS, GATHER_MAX, PROVIDED, PROVIDED_SIZE, SUBMISSIONS};
 
@@ -90,10 +91,12 @@ pub(crate) enum Completion {
         last: bool,
     },
     /// `bytes` are empty if the peer finished, or if it failed. `ENOBUFS`: all provided buffers were in use, ask again.
+    /// `dry`: nothing was left in the socket.
     Received {
         link: Who,
         done: io::Result<()>,
         bytes: Buf,
+        dry: bool,
     },
     /// `parcel` is for [`Ring::unpack`].
     Sent {
@@ -127,15 +130,46 @@ pub(crate) enum Completion {
 
 /// Memory that the kernel may be at.
 enum Held {
-    Landing { link: Who, bytes: Buf },
-    Parcel { link: Who, parcel: Parcel },
-    Address { link: Who, _to: Box<SockAddr> },
+    Landing {
+        link: Who,
+        bytes: Buf,
+    },
+    /// `quiet`: it has no completion unless it fails.
+    Parcel {
+        link: Who,
+        parcel: Parcel,
+        quiet: bool,
+    },
+    Address {
+        link: Who,
+        _to: Box<SockAddr>,
+    },
 }
 
 /// Bytes that were handed to the kernel with one operation.
 pub(crate) enum Parcel {
     One(Chunk),
     Many(Box<Gather>),
+}
+
+impl Parcel {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::One(chunk) => chunk.bytes.len(),
+            Self::Many(gather) => gather.chunks.iter().map(|chunk| chunk.bytes.len()).sum(),
+        }
+    }
+}
+
+/// How a send is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// As soon as the kernel has room for all of it; completes as soon as that is so.
+    Patient,
+    /// At once, while it is handed over, and all of it; else it completes short or with `EAGAIN`. That it went well is said
+    /// behind the next [`Ring::turn`] that returns, and is no reason for that one to return: who needs to know before calls
+    /// [`Ring::hurry`].
+    Quiet,
 }
 
 /// The arguments of a `sendmsg(2)`.
@@ -175,6 +209,14 @@ pub(crate) struct Ring {
     provided: Option<Provided>,
     /// Completions that are still to come, multishot operations counted once.
     owed: usize,
+    /// Completions that have come.
+    arrived: VecDeque<cqueue::Entry>,
+    /// Quiet sends, in the order in which they were pushed.
+    quiet: VecDeque<HeldKey>,
+    /// So many of `quiet`, from the front, are over: those that failed have arrived.
+    over: usize,
+    /// The next turn does not wait.
+    hurried: bool,
     /// Entries that the submission queue had no room for.
     backlog: VecDeque<squeue::Entry>,
     beat: Box<Timespec>,
@@ -211,6 +253,10 @@ impl Ring {
             held: Table::default(),
             provided: Some(provided),
             owed: 0,
+            arrived: VecDeque::new(),
+            quiet: VecDeque::new(),
+            over: 0,
+            hurried: false,
             backlog: VecDeque::new(),
             beat: Box::default(),
             alarm: Box::default(),
@@ -226,44 +272,89 @@ impl Ring {
         self.push(entry.build(), op)
     }
 
-    /// Receives once, at most `PROVIDED_SIZE` bytes, without a buffer while there is nothing to receive.
-    pub(crate) fn receive(&mut self, socket: RawFd, at_most: usize, link: Who) -> Op {
+    /// Receives once, at most `PROVIDED_SIZE` bytes, without a buffer while there is nothing to receive. `dry`: there is likely
+    /// nothing yet, so wait before the first try.
+    pub(crate) fn receive(&mut self, socket: RawFd, at_most: usize, dry: bool, link: Who) -> Op {
         let op = Op::new(kind::RECEIVE, link);
-        self.push(receive_provided(socket, at_most), op)
+        self.push(receive_provided(socket, at_most, dry), op)
     }
 
-    /// Receives once, straight into the room behind what is in `bytes`, but not more than `at_most`.
+    /// Receives once, straight into the room behind what is in `bytes`, but not more than `at_most`. `dry` as in
+    /// [`receive`](Self::receive).
     pub(crate) fn receive_into(
         &mut self,
         socket: RawFd,
         mut bytes: Buf,
         at_most: usize,
+        dry: bool,
         link: Who,
     ) -> Op {
         let room = bytes.storage().spare_capacity_mut();
         let (at, len) = (room.as_mut_ptr(), room.len().min(at_most) as u32);
         let op = self.hold(Held::Landing { link, bytes });
-        let entry = opcode::Recv::new(Fd(socket), at.cast(), len);
+        let entry = opcode::Recv::new(Fd(socket), at.cast(), len).ioprio(poll_first(dry));
         self.push(entry.build(), op)
     }
 
-    /// Sends from the front of `queue`, which must not be empty; completes short only if it failed on the way.
-    pub(crate) fn send(&mut self, socket: RawFd, queue: &mut VecDeque<Chunk>, link: Who) -> Op {
-        const FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+    /// Sends from the front of `queue`, which must not be empty. What is sent with patience completes short only if it failed on
+    /// the way.
+    pub(crate) fn send(
+        &mut self,
+        socket: RawFd,
+        queue: &mut VecDeque<Chunk>,
+        haste: Haste,
+        link: Who,
+    ) -> Op {
+        // With `WAITALL` less than all is a failure, which completes whatever was skipped; with `DONTWAIT` the kernel is done
+        // with the memory when it has taken the entry.
+        let (flags, skip) = match haste {
+            Haste::Patient => (libc::MSG_WAITALL | libc::MSG_NOSIGNAL, Flags::empty()),
+            Haste::Quiet => (
+                libc::MSG_WAITALL | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+                Flags::SKIP_SUCCESS,
+            ),
+        };
+        let quiet = haste == Haste::Quiet;
+        let (op, entry) = self.pack(socket, queue, flags, quiet, link);
+        if quiet {
+            self.quiet.push_back(HeldKey(op.who()));
+        }
+        self.push(entry.flags(skip), op)
+    }
+
+    fn pack(
+        &mut self,
+        socket: RawFd,
+        queue: &mut VecDeque<Chunk>,
+        flags: i32,
+        quiet: bool,
+        link: Who,
+    ) -> (Op, squeue::Entry) {
         if queue.len() > 1 {
             let mut gather = self.spare.pop().unwrap_or_else(Gather::boxed);
             let head = gather.fill(queue);
             let parcel = Parcel::Many(gather);
-            let op = self.hold(Held::Parcel { link, parcel });
-            let entry = opcode::SendMsg::new(Fd(socket), head).flags(FLAGS as u32);
-            return self.push(entry.build(), op);
+            let entry = opcode::SendMsg::new(Fd(socket), head).flags(flags as u32);
+            return (self.hold_parcel(link, parcel, quiet), entry.build());
         }
         let chunk = queue.pop_front().expect("there is something to send");
         let (at, len) = (chunk.bytes.as_ptr(), chunk.bytes.len() as u32);
         let parcel = Parcel::One(chunk);
-        let op = self.hold(Held::Parcel { link, parcel });
-        let entry = opcode::Send::new(Fd(socket), at, len).flags(FLAGS);
-        self.push(entry.build(), op)
+        let entry = opcode::Send::new(Fd(socket), at, len).flags(flags);
+        (self.hold_parcel(link, parcel, quiet), entry.build())
+    }
+
+    fn hold_parcel(&mut self, link: Who, parcel: Parcel, quiet: bool) -> Op {
+        self.hold(Held::Parcel {
+            link,
+            parcel,
+            quiet,
+        })
+    }
+
+    /// Somebody waits for what a quiet send will say.
+    pub(crate) fn hurry(&mut self) {
+        self.hurried = true;
     }
 
     /// Puts what a completed send had taken back where it was.
@@ -299,7 +390,7 @@ impl Ring {
     /// Tells when somebody writes to the other end of `socket`, and takes what was written.
     pub(crate) fn bell(&mut self, socket: RawFd) {
         let op = Op::new(kind::BELL, Who::new(0, 0));
-        self.push(receive_provided(socket, PROVIDED_SIZE), op);
+        self.push(receive_provided(socket, PROVIDED_SIZE, true), op);
     }
 
     /// Completes every `period` from now on.
@@ -328,18 +419,56 @@ impl Ring {
     /// Hands over what was pushed, and waits for a completion if `block`.
     pub(crate) fn turn(&mut self, block: bool) -> io::Result<()> {
         self.take_backlog();
-        let want = usize::from(block && self.backlog.is_empty());
+        let hurried = mem::take(&mut self.hurried);
+        let want = usize::from(block && !hurried && self.backlog.is_empty());
         match self.io.submit_and_wait(want) {
-            Ok(_) => Ok(()),
-            Err(e) if is_passing(&e) => Ok(()),
-            Err(e) => Err(e),
+            Err(e) if !is_passing(&e) => return Err(e),
+            Ok(_) | Err(_) => {}
+        }
+        self.collect();
+        Ok(())
+    }
+
+    /// Takes in the completions that have come.
+    fn collect(&mut self) {
+        let submission = self.io.submission();
+        let all_told = submission.is_empty() && !submission.cq_overflow();
+        drop(submission);
+        for entry in self.io.completion() {
+            let op = Op(entry.user_data());
+            if op.kind() == kind::HELD
+                && let Some(Held::Parcel { quiet, .. }) = self.held.get_mut(HeldKey(op.who()))
+            {
+                *quiet = false;
+            }
+            self.arrived.push_back(entry);
+        }
+        // The kernel has done what it took from the queue at once, and told of what failed before it returned.
+        if all_told && self.backlog.is_empty() {
+            self.over = self.quiet.len();
         }
     }
 
-    /// The next completion that has come.
+    /// The next completion that has come. Quiet sends come first: what arrived after them may want to send too.
     pub(crate) fn next(&mut self) -> Option<Completion> {
+        while self.over > 0 {
+            self.over -= 1;
+            let Some(key) = self.quiet.pop_front() else {
+                break;
+            };
+            if let Some(Held::Parcel { quiet: true, .. }) = self.held.get(key)
+                && let Some(Held::Parcel { link, parcel, .. }) = self.held.remove(key)
+            {
+                self.owed -= 1;
+                return Some(Completion::Sent {
+                    link,
+                    sent: Ok(parcel.len()),
+                    parcel,
+                });
+            }
+        }
         loop {
-            let entry = self.io.completion().next()?;
+            let entry = self.arrived.pop_front()?;
             let last = !cqueue::more(entry.flags());
             if last {
                 self.owed -= 1;
@@ -364,6 +493,7 @@ impl Ring {
                 let bytes = self.take_provided(&result, entry.flags());
                 Completion::Received {
                     link: who,
+                    dry: is_dry(&result, entry.flags()),
                     done: result.map(drop),
                     bytes,
                 }
@@ -386,11 +516,12 @@ impl Ring {
                     }
                     Completion::Received {
                         link,
+                        dry: is_dry(&result, entry.flags()),
                         done: result.map(drop),
                         bytes,
                     }
                 }
-                Held::Parcel { link, parcel } => Completion::Sent {
+                Held::Parcel { link, parcel, .. } => Completion::Sent {
                     link,
                     sent: result.map(|n| n as usize),
                     parcel,
@@ -476,6 +607,7 @@ impl Ring {
             {
                 return false;
             }
+            self.collect();
             // Sockets that were accepted are closed here.
             while self.next().is_some() {}
         }
@@ -530,114 +662,23 @@ impl Gather {
     }
 }
 
-/// The buffers that the kernel picks from, and the ring by which they are given back.
-struct Provided {
-    entries: NonNull<BufRingEntry>,
-    memory: NonNull<u8>,
-    count: u16,
-    tail: u16,
-}
-
-impl Provided {
-    const GROUP: u16 = 0;
-
-    fn register(io: &IoUring, count: u16) -> io::Result<Self> {
-        assert!(count.is_power_of_two(), "indices wrap by masking");
-        let mut provided = Self {
-            entries: allocate(Self::entries_layout(count)).cast(),
-            memory: allocate(Self::memory_layout(count)),
-            count,
-            tail: 0,
-        };
-        for id in 0..count {
-            provided.give(id);
-        }
-        let at = provided.entries.as_ptr() as u64;
-        // SAFETY: `at` begins a page and `count` zeroed or filled entries, which live until the ring is drained and the group
-        // unregistered, or leak.
-        unsafe {
-            io.submitter()
-                .register_buf_ring_with_flags(at, count, Self::GROUP, 0)?;
-        }
-        Ok(provided)
-    }
-
-    /// A copy of what the kernel wrote into buffer `id`, which is given back.
-    fn take(&mut self, id: u16, len: usize) -> Buf {
-        assert!(
-            id < self.count && len <= PROVIDED_SIZE,
-            "the kernel stays within what it was given"
-        );
-        // SAFETY: buffer `id` lies within `memory`, was zeroed when allocated, and is ours between the completion that named it
-        // and `give`, so nobody writes to it while it is borrowed.
-        let bytes = unsafe { std::slice::from_raw_parts(self.buffer(id), len) };
-        let copy = Buf::from(bytes);
-        self.give(id);
-        copy
-    }
-
-    fn give(&mut self, id: u16) {
-        let index = usize::from(self.tail & (self.count - 1));
-        let address = self.buffer(id) as u64;
-        self.tail = self.tail.wrapping_add(1);
-        // SAFETY: `index` is below `count`, and the kernel does not read the entry before the tail is beyond it; the tail lies
-        // in a field of the first entry which the setters leave alone, is aligned as any `u16`, and is shared with the kernel
-        // as an atomic.
-        unsafe {
-            let entry = &mut *self.entries.as_ptr().add(index);
-            entry.set_addr(address);
-            entry.set_len(PROVIDED_SIZE as u32);
-            entry.set_bid(id);
-            let tail = BufRingEntry::tail(self.entries.as_ptr()).cast_mut();
-            AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
-        }
-    }
-
-    fn buffer(&self, id: u16) -> *const u8 {
-        self.memory
-            .as_ptr()
-            .wrapping_add(usize::from(id) * PROVIDED_SIZE)
-    }
-
-    fn entries_layout(count: u16) -> Layout {
-        page_layout(usize::from(count) * size_of::<BufRingEntry>())
-    }
-
-    fn memory_layout(count: u16) -> Layout {
-        page_layout(usize::from(count) * PROVIDED_SIZE)
-    }
-}
-
-impl Drop for Provided {
-    fn drop(&mut self) {
-        // SAFETY: allocated with these layouts; `Ring` drops this only when the kernel has let go of it.
-        unsafe {
-            dealloc(
-                self.entries.as_ptr().cast(),
-                Self::entries_layout(self.count),
-            );
-            dealloc(self.memory.as_ptr(), Self::memory_layout(self.count));
-        }
-    }
-}
-
-fn page_layout(bytes: usize) -> Layout {
-    const PAGE: usize = 4096;
-    Layout::from_size_align(bytes.max(1), PAGE).expect("a few megabytes")
-}
-
-fn allocate(layout: Layout) -> NonNull<u8> {
-    // SAFETY: `page_layout` makes no layout of size zero.
-    let at = unsafe { alloc_zeroed(layout) };
-    NonNull::new(at).unwrap_or_else(|| handle_alloc_error(layout))
-}
-
-fn receive_provided(socket: RawFd, at_most: usize) -> squeue::Entry {
+fn receive_provided(socket: RawFd, at_most: usize, dry: bool) -> squeue::Entry {
     let len = at_most.min(PROVIDED_SIZE) as u32;
     opcode::Recv::new(Fd(socket), std::ptr::null_mut(), len)
         .buf_group(Provided::GROUP)
+        .ioprio(poll_first(dry))
         .build()
-        .flags(squeue::Flags::BUFFER_SELECT)
+        .flags(Flags::BUFFER_SELECT)
+}
+
+/// `IORING_RECVSEND_POLL_FIRST`, which spares the kernel a try that finds nothing.
+fn poll_first(dry: bool) -> u16 {
+    u16::from(dry)
+}
+
+/// A receive got bytes and left none behind.
+fn is_dry(result: &io::Result<u32>, flags: u32) -> bool {
+    matches!(result, Ok(1..)) && !cqueue::sock_nonempty(flags)
 }
 
 /// The call may be made again.

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use meshward_core::clock::Instant;
 use meshward_core::id::{Key, LinkId, Table};
@@ -22,13 +23,14 @@ use tokio::time::{Sleep, sleep_until};
 
 use crate::buffers::Buffers;
 use crate::clock::Clock;
+use crate::deadlines::{Deadlines, Due, Sleeper};
 use crate::limits::{ACCEPT_BACKOFF, ACCEPTS_PER_TURN, EVENTS_PER_TURN, LISTEN_BACKLOG};
 use crate::link::{Link, Served};
-use crate::listen::{Destination, Listener};
+use crate::listen::{self, Destination, Listener};
 use crate::remote::{Command, Remote};
 use crate::wake::{Ready, Token};
 
-/// One machine of one driver.
+/// One machine of one driver, numbered from 0 in the order of [`Driver::add`]. No number is ever given out again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProxyId(pub u32);
 
@@ -45,6 +47,11 @@ pub trait Sink {
     /// A machine said why a link ended before its time.
     fn note(&mut self, proxy: ProxyId, link: LinkId, what: &str) {
         let _ = (proxy, link, what);
+    }
+
+    /// A proxy that was to be removed has let go of its last link, and its machine is gone.
+    fn removed(&mut self, proxy: ProxyId) {
+        let _ = proxy;
     }
 }
 
@@ -65,6 +72,8 @@ pub struct Stats {
     pub stale_commands: u64,
     /// Times that the task ran.
     pub turns: u64,
+    /// Times that published values were looked at.
+    pub looks: u64,
 }
 
 /// Asks a published value whether there is a newer one; what to tell the machine then.
@@ -74,28 +83,24 @@ type Look = Box<dyn FnMut() -> Option<Vec<Input>>>;
 pub struct Driver<M> {
     clock: Clock,
     sink: Box<dyn Sink>,
-    proxies: Vec<Proxy<M>>,
+    /// By id; a place that is empty was left for good.
+    proxies: Vec<Option<Box<Proxy<M>>>>,
+    /// Proxies that go when their last link has gone.
+    leaving: Vec<ProxyId>,
     followed: Vec<(ProxyId, Look)>,
     listeners: Vec<Option<Listener>>,
+    free_listeners: Vec<u32>,
+    deadlines: Deadlines,
     work: Work,
     commands: mpsc::Receiver<Command<M>>,
     remote: mpsc::Sender<Command<M>>,
     /// Taken from the ready list; empty between turns.
     woken: Vec<Token>,
-    /// What the `Sleep` is set to, or has to be set to.
+    /// There may be commands, or something new in what is followed.
+    rung: bool,
+    /// What the `Sleep` is set to; `None`: it rang.
     armed: Option<Instant>,
-    alarm: Alarm,
     ending: Ending,
-}
-
-/// Whether the `Sleep` is set right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Alarm {
-    Set,
-    /// Something wants to be woken earlier: at `armed`.
-    Earlier,
-    /// It rang: look for the next deadline everywhere.
-    Rang,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +113,9 @@ enum Ending {
 struct Proxy<M> {
     machine: M,
     links: Links,
-    deadline: Option<Instant>,
+    due: Due,
+    /// It stands in the driver's list of those that leave.
+    leaving: bool,
 }
 
 /// The links of one proxy.
@@ -128,6 +135,8 @@ struct Work {
     sending: Vec<LinkId>,
     buffers: Buffers,
     ready: Arc<Ready>,
+    /// Links of all proxies.
+    open: usize,
     stats: Stats,
 }
 
@@ -154,21 +163,25 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
             clock,
             sink,
             proxies: Vec::new(),
+            leaving: Vec::new(),
             followed: Vec::new(),
             listeners: Vec::new(),
+            free_listeners: Vec::new(),
+            deadlines: Deadlines::default(),
             work: Work {
                 inputs: VecDeque::new(),
                 queue: VecDeque::new(),
                 sending: Vec::new(),
                 buffers: Buffers::default(),
                 ready: Arc::new(Ready::default()),
+                open: 0,
                 stats: Stats::default(),
             },
             commands,
             remote,
             woken: Vec::new(),
+            rung: true,
             armed: None,
-            alarm: Alarm::Rang,
             ending: Ending::No,
         }
     }
@@ -176,18 +189,32 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
     /// Adds a machine; its deadline counts from here on.
     pub fn add(&mut self, machine: M) -> ProxyId {
         let id = ProxyId(u32::try_from(self.proxies.len()).expect("fewer than 2^32 proxies"));
-        let deadline = machine.poll_timeout().map(|d| d.at);
-        self.proxies.push(Proxy {
+        let at = machine.poll_timeout().map(|d| d.at);
+        let mut proxy = Box::new(Proxy {
             machine,
             links: Links::default(),
-            deadline,
+            due: Due::default(),
+            leaving: false,
         });
-        self.note_deadline(deadline);
+        self.deadlines.set(&mut proxy.due, Sleeper::Proxy(id), at);
+        self.proxies.push(Some(proxy));
         id
     }
 
+    /// Closes the doors of `proxy`, tells it to drain, and drops its machine when its last link is gone, which
+    /// [`Sink::removed`] says. Asked once more, it only tells the machine of the other `grace`.
+    pub fn remove(&mut self, proxy: ProxyId, grace: Duration) {
+        self.close_listeners(proxy);
+        if let Some(found) = self.proxy(proxy) {
+            if !std::mem::replace(&mut found.leaving, true) {
+                self.leaving.push(proxy);
+            }
+            self.input(proxy, Input::Drain { grace });
+        }
+    }
+
     /// Opens a door of `proxy`: what comes in by it is `Accepted` with `entry`. Must be called within the driver's runtime, as
-    /// `setup` of [`spawn_shard`](crate::spawn_shard) is. Panics if `proxy` is not of this driver.
+    /// `setup` of [`spawn_shard`](crate::spawn_shard) is. Fails with `NotFound` if `proxy` is not here or about to go.
     pub fn listen(
         &mut self,
         proxy: ProxyId,
@@ -195,20 +222,49 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         entry: Entry,
         destination: Destination,
     ) -> io::Result<()> {
-        assert!(
-            (proxy.0 as usize) < self.proxies.len(),
-            "a door belongs to a proxy of its driver"
-        );
-        let free = self.listeners.iter().position(Option::is_none);
-        let slot = free.unwrap_or(self.listeners.len());
+        self.host(proxy)?;
+        let free = self.free_listeners.last().copied();
+        let slot = free.map_or(self.listeners.len(), |slot| slot as usize);
         let token = Token::Listener(u32::try_from(slot).expect("fewer than 2^32 listeners"));
         let waker = self.work.ready.waker(token);
         let listener = Listener::new(proxy, listener, entry, destination, waker)?;
-        if free.is_none() {
+        if self.free_listeners.pop().is_none() {
             self.listeners.push(None);
         }
         self.listeners[slot] = Some(listener);
         self.work.queue.push_back(token);
+        Ok(())
+    }
+
+    /// Makes a link of a connection that somebody else accepted: it is `Accepted` with exactly these addresses. What the peer
+    /// has sent and nobody has read comes with the first reads. Must be called within the driver's runtime.
+    ///
+    /// The stream becomes the driver's alone: the mode of its copies changes with it. It is reset, and an error returned, if the
+    /// driver drains or if `proxy` is not here or about to go (`NotFound`).
+    pub fn adopt(
+        &mut self,
+        proxy: ProxyId,
+        stream: std::net::TcpStream,
+        entry: Entry,
+        peer: SocketAddr,
+        original_dst: SocketAddr,
+    ) -> io::Result<()> {
+        if let Err(e) = self.host(proxy) {
+            listen::refuse(&stream);
+            return Err(e);
+        }
+        let stream = listen::adopted(stream)?;
+        let Some(Some(host)) = self.proxies.get_mut(proxy.0 as usize) else {
+            return Ok(());
+        };
+        self.work.stats.accepted += 1;
+        let id = host.links.add_accepted(stream, proxy, &mut self.work);
+        let event = LinkEvent::Accepted {
+            entry,
+            peer,
+            original_dst,
+        };
+        self.work.link_event(proxy, id, event);
         Ok(())
     }
 
@@ -217,8 +273,8 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         self.work.inputs.push_back((proxy, input));
     }
 
-    /// Looks at a published value once a turn, and tells `proxy` what came in the words of `inputs`. Who publishes calls
-    /// [`Remote::wake`].
+    /// Looks at a published value whenever somebody rang, and tells `proxy` what came in the words of `inputs`. Who publishes
+    /// calls [`Remote::wake`].
     pub fn follow<T: 'static>(
         &mut self,
         proxy: ProxyId,
@@ -243,7 +299,12 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
 
     /// Links that are open or being opened, of all proxies.
     pub fn links(&self) -> usize {
-        self.proxies.iter().map(|p| p.links.len()).sum()
+        self.work.open
+    }
+
+    /// Machines that are here, those that are about to go included.
+    pub fn proxies(&self) -> usize {
+        self.proxies.iter().flatten().count()
     }
 
     /// Runs until [`Command::Stop`], or until [`Command::Drain`] is done. Whoever awaits it must be on a current-thread runtime
@@ -258,8 +319,10 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         self.work.stats.turns += 1;
         self.clock.refresh();
         self.take_woken(cx);
-        self.take_commands();
-        self.look_at_published();
+        if std::mem::take(&mut self.rung) {
+            self.take_commands();
+            self.look_at_published();
+        }
         self.ring(&sleep);
         let mut idle = false;
         for _ in 0..EVENTS_PER_TURN {
@@ -272,6 +335,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
                 break;
             }
         }
+        self.bury();
         if self.is_over(idle) {
             return Poll::Ready(());
         }
@@ -283,7 +347,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
 
     fn take_woken(&mut self, cx: &Context<'_>) {
         let mut woken = std::mem::take(&mut self.woken);
-        self.work.ready.take(cx.waker(), &mut woken);
+        self.rung |= self.work.ready.take(cx.waker(), &mut woken);
         for token in woken.drain(..) {
             match token {
                 Token::Listener(_) => self.work.queue.push_back(token),
@@ -318,21 +382,40 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
                         self.sink.listener_failed(proxy, local, &e);
                     }
                 }
-                Command::CloseListeners(proxy) => self.close_listeners(|l| l.proxy == proxy),
-                Command::Drain { grace } => {
-                    self.close_listeners(|_| true);
-                    for proxy in 0..self.proxies.len() {
-                        self.input(ProxyId(proxy as u32), Input::Drain { grace });
-                    }
-                    self.ending = Ending::WhenNoLinkIsLeft;
+                Command::Adopt {
+                    proxy,
+                    stream,
+                    entry,
+                    peer,
+                    original_dst,
+                } => {
+                    // The peer is told: its connection was reset.
+                    let _ = self.adopt(proxy, stream, entry, peer, original_dst);
                 }
+                Command::CloseListeners(proxy) => self.close_listeners(proxy),
+                Command::Remove { proxy, grace } => self.remove(proxy, grace),
+                Command::Drain { grace } => self.drain(grace),
                 Command::Stop => self.ending = Ending::Now,
                 Command::Run(run) => run(self),
             }
         }
     }
 
+    fn drain(&mut self, grace: Duration) {
+        for slot in 0..self.listeners.len() {
+            self.close_listener(slot);
+        }
+        for (proxy, id) in self.proxies.iter().zip(0..) {
+            if proxy.is_some() {
+                let drain = Input::Drain { grace };
+                self.work.inputs.push_back((ProxyId(id), drain));
+            }
+        }
+        self.ending = Ending::WhenNoLinkIsLeft;
+    }
+
     fn look_at_published(&mut self) {
+        self.work.stats.looks += 1;
         for (proxy, look) in &mut self.followed {
             for input in look().into_iter().flatten() {
                 self.work.inputs.push_back((*proxy, input));
@@ -342,72 +425,81 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
 
     /// Gives machines whose time has come their `Tick`.
     fn ring(&mut self, sleep: &Sleep) {
-        let Some(armed) = self.armed else { return };
         let now = self.clock.now().at;
-        if now < armed && !(self.alarm == Alarm::Set && sleep.is_elapsed()) {
-            return;
+        if sleep.is_elapsed() || self.armed.is_some_and(|armed| armed <= now) {
+            self.armed = None;
         }
-        self.alarm = Alarm::Rang;
-        for (proxy, i) in self.proxies.iter().zip(0..) {
-            if proxy.deadline.is_some_and(|at| at <= now) {
-                self.work.inputs.push_back((ProxyId(i), Input::Tick));
-            }
-        }
-        for (listener, i) in self.listeners.iter_mut().zip(0..) {
-            if let Some(listener) = listener
-                && listener.retry.is_some_and(|at| at <= now)
-            {
-                listener.retry = None;
-                self.work.queue.push_back(Token::Listener(i));
+        while let Some(sleeper) = self.deadlines.pop(now) {
+            match sleeper {
+                Sleeper::Proxy(id) => {
+                    if let Some(Some(proxy)) = self.proxies.get_mut(id.0 as usize)
+                        && self.deadlines.wake(&mut proxy.due, sleeper, now)
+                    {
+                        self.work.inputs.push_back((id, Input::Tick));
+                    }
+                }
+                Sleeper::Listener(slot) => {
+                    if let Some(Some(listener)) = self.listeners.get_mut(slot as usize)
+                        && self.deadlines.wake(&mut listener.rest, sleeper, now)
+                    {
+                        self.work.queue.push_back(Token::Listener(slot));
+                    }
+                }
             }
         }
     }
 
     /// Sets the `Sleep`; `false`: it is due already.
     fn arm(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> bool {
-        if self.alarm == Alarm::Set {
+        let Some(at) = self.deadlines.first() else {
+            return true;
+        };
+        if self.armed.is_some_and(|armed| armed <= at) {
             return true;
         }
-        if self.alarm == Alarm::Rang {
-            let machines = self.proxies.iter().filter_map(|p| p.deadline);
-            let retries = self.listeners.iter().flatten().filter_map(|l| l.retry);
-            self.armed = machines.chain(retries).min();
-        }
-        self.alarm = Alarm::Set;
-        let Some(at) = self.armed else { return true };
+        self.armed = Some(at);
         sleep.as_mut().reset(self.clock.to_tokio(at));
         sleep.poll(cx).is_pending()
     }
 
-    fn note_deadline(&mut self, deadline: Option<Instant>) {
-        if let Some(at) = deadline
-            && self.armed.is_none_or(|armed| at < armed)
-        {
-            self.armed = Some(at);
-            if self.alarm == Alarm::Set {
-                self.alarm = Alarm::Earlier;
-            }
+    /// Drops machines that were to go and have nothing more to hear.
+    fn bury(&mut self) {
+        if self.leaving.is_empty() || !self.work.inputs.is_empty() {
+            return;
         }
+        let mut leaving = std::mem::take(&mut self.leaving);
+        leaving.retain(|id| {
+            let place = &mut self.proxies[id.0 as usize];
+            let Some(mut proxy) = place.take_if(|p| p.links.is_empty()) else {
+                return true;
+            };
+            self.deadlines.forget(&mut proxy.due, Sleeper::Proxy(*id));
+            self.followed.retain(|(of, _)| of != id);
+            self.sink.removed(*id);
+            false
+        });
+        self.leaving = leaving;
     }
 
     fn is_over(&self, idle: bool) -> bool {
         match self.ending {
             Ending::No => false,
-            Ending::WhenNoLinkIsLeft => idle && self.links() == 0,
+            Ending::WhenNoLinkIsLeft => idle && self.work.open == 0,
             Ending::Now => true,
         }
     }
 
     /// One input, all its actions, and the bytes that they send.
     fn feed(&mut self, proxy: ProxyId, input: Input) {
-        let Some(Proxy {
-            machine,
-            links,
-            deadline,
-        }) = self.proxies.get_mut(proxy.0 as usize)
-        else {
+        let Some(Some(host)) = self.proxies.get_mut(proxy.0 as usize) else {
             return;
         };
+        let Proxy {
+            machine,
+            links,
+            due,
+            ..
+        } = &mut **host;
         let (work, sink) = (&mut self.work, &mut self.sink);
         let next = step(machine, input, self.clock.now(), |action| match action {
             Action::Link(id, command) => links.obey(proxy, id, command, work),
@@ -415,16 +507,15 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
             Action::Note(link, what) => sink.note(proxy, link, &what),
         });
         links.transmit(proxy, work);
-        *deadline = next.map(|d| d.at);
-        let next = *deadline;
-        self.note_deadline(next);
+        let at = next.map(|d| d.at);
+        self.deadlines.set(due, Sleeper::Proxy(proxy), at);
     }
 
     fn serve(&mut self, token: Token) {
         match token {
             Token::Link(proxy, id) => {
-                if let Some(slot) = self.proxies.get_mut(proxy.0 as usize) {
-                    slot.links.serve(proxy, id, &mut self.work);
+                if let Some(Some(host)) = self.proxies.get_mut(proxy.0 as usize) {
+                    host.links.serve(proxy, id, &mut self.work);
                 }
             }
             Token::Listener(i) => {
@@ -441,10 +532,10 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
             return false;
         };
         let (proxy, entry) = (listener.proxy, listener.entry);
-        let Some(slot) = self.proxies.get_mut(proxy.0 as usize) else {
+        let Some(Some(host)) = self.proxies.get_mut(proxy.0 as usize) else {
             return false;
         };
-        if listener.retry.is_some() {
+        if listener.rest.is_set() {
             return false;
         }
         for _ in 0..limit {
@@ -454,19 +545,19 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
                 Poll::Ready(Err(e)) => {
                     self.work.stats.accept_failures += 1;
                     let retry = self.clock.now().at.after(ACCEPT_BACKOFF);
-                    listener.retry = Some(retry);
+                    let sleeper = Sleeper::Listener(index as u32);
+                    self.deadlines.set(&mut listener.rest, sleeper, Some(retry));
                     if !std::mem::replace(&mut listener.reported, true)
                         && let Ok(local) = listener.local_addr()
                     {
                         self.sink.listener_failed(proxy, local, &e);
                     }
-                    self.note_deadline(Some(retry));
                     return false;
                 }
             };
             listener.reported = false;
             self.work.stats.accepted += 1;
-            let id = slot
+            let id = host
                 .links
                 .add_accepted(caller.stream, proxy, &mut self.work);
             let event = LinkEvent::Accepted {
@@ -479,24 +570,48 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         true
     }
 
-    /// What waits in a backlog has a connection as far as its peer knows, so it is taken in before the door closes.
-    fn close_listeners(&mut self, which: impl Fn(&Listener) -> bool) {
-        for i in 0..self.listeners.len() {
-            if self.listeners[i].as_ref().is_some_and(&which) {
-                self.accept(i, LISTEN_BACKLOG as usize);
-                self.listeners[i] = None;
+    fn close_listeners(&mut self, proxy: ProxyId) {
+        for slot in 0..self.listeners.len() {
+            let listener = self.listeners[slot].as_ref();
+            if listener.is_some_and(|l| l.proxy == proxy) {
+                self.close_listener(slot);
             }
         }
     }
 
+    /// What waits in a backlog has a connection as far as its peer knows, so it is taken in before the door closes.
+    fn close_listener(&mut self, slot: usize) {
+        self.accept(slot, LISTEN_BACKLOG as usize);
+        if let Some(mut listener) = self.listeners[slot].take() {
+            let name = slot as u32;
+            self.deadlines
+                .forget(&mut listener.rest, Sleeper::Listener(name));
+            self.free_listeners.push(name);
+        }
+    }
+
+    fn proxy(&mut self, id: ProxyId) -> Option<&mut Proxy<M>> {
+        self.proxies.get_mut(id.0 as usize)?.as_deref_mut()
+    }
+
+    /// A proxy that may still get doors and links.
+    fn host(&mut self, id: ProxyId) -> io::Result<&mut Proxy<M>> {
+        if self.ending != Ending::No {
+            return Err(io::Error::other("the driver drains"));
+        }
+        self.proxy(id)
+            .filter(|proxy| !proxy.leaving)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such proxy"))
+    }
+
     fn link(&mut self, proxy: ProxyId, id: LinkId) -> Option<&mut Link> {
-        self.proxies.get_mut(proxy.0 as usize)?.links.get_mut(id)
+        self.proxy(proxy)?.links.get_mut(id)
     }
 }
 
 impl Links {
-    fn len(&self) -> usize {
-        self.accepted.len() + self.opened.len()
+    fn is_empty(&self) -> bool {
+        self.accepted.is_empty() && self.opened.is_empty()
     }
 
     fn get_mut(&mut self, id: LinkId) -> Option<&mut Link> {
@@ -507,15 +622,18 @@ impl Links {
         }
     }
 
-    fn remove(&mut self, id: LinkId) -> Option<Box<Link>> {
-        if id.is_accepted() {
+    fn remove(&mut self, id: LinkId, work: &mut Work) -> Option<Box<Link>> {
+        let link = if id.is_accepted() {
             self.accepted.remove(Door(id))
         } else {
             self.opened.remove_at(id)
-        }
+        };
+        work.open -= usize::from(link.is_some());
+        link
     }
 
     fn add_accepted(&mut self, stream: TcpStream, proxy: ProxyId, work: &mut Work) -> LinkId {
+        work.open += 1;
         let Door(id) = self.accepted.insert(Box::new(Link::accepted(stream)));
         if let Some(link) = self.get_mut(id) {
             link.set_waker(work.ready.waker(Token::Link(proxy, id)));
@@ -530,6 +648,7 @@ impl Links {
         link.queued = true;
         let new = self.opened.insert_at(id, Box::new(link));
         assert!(new, "a machine opens each link once");
+        work.open += 1;
         work.queue.push_back(Token::Link(proxy, id));
     }
 
@@ -559,7 +678,7 @@ impl Links {
             LinkCommand::Send { bytes, ack } => link.send(bytes, ack, &mut work.buffers),
             LinkCommand::Finish => link.finish(),
             LinkCommand::Reset => {
-                if let Some(link) = self.remove(id) {
+                if let Some(link) = self.remove(id, work) {
                     link.reset();
                     work.link_event(proxy, id, LinkEvent::Closed(CloseCause::Local));
                 }
@@ -610,7 +729,7 @@ impl Links {
     }
 
     fn end(&mut self, proxy: ProxyId, id: LinkId, cause: CloseCause, work: &mut Work) {
-        self.remove(id);
+        self.remove(id, work);
         work.link_event(proxy, id, LinkEvent::Closed(cause));
     }
 }
@@ -624,7 +743,7 @@ impl Work {
 impl<M> fmt::Debug for Driver<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver")
-            .field("proxies", &self.proxies.len())
+            .field("proxies", &self.proxies.iter().flatten().count())
             .field("ending", &self.ending)
             .field("stats", &self.work.stats)
             .finish_non_exhaustive()

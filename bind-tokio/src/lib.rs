@@ -79,6 +79,7 @@ pub mod limits;
 
 mod buffers;
 mod clock;
+mod deadlines;
 mod driver;
 mod link;
 mod listen;

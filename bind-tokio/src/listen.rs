@@ -3,12 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use meshward_core::clock::Instant;
 use meshward_core::link::Entry;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::deadlines::Due;
 use crate::driver::ProxyId;
 use crate::limits::LISTEN_BACKLOG;
 
@@ -45,8 +46,8 @@ pub fn bind_listener(addr: SocketAddr, reuse_port: bool) -> io::Result<std::net:
 pub(crate) struct Listener {
     pub(crate) proxy: ProxyId,
     pub(crate) entry: Entry,
-    /// When to try again after the system ran out of something; `None` while it works.
-    pub(crate) retry: Option<Instant>,
+    /// When to try again after the system ran out of something; not set while it works.
+    pub(crate) rest: Due,
     /// The trouble that is going on was reported.
     pub(crate) reported: bool,
     socket: TcpListener,
@@ -79,7 +80,7 @@ impl Listener {
         Ok(Self {
             proxy,
             entry,
-            retry: None,
+            rest: Due::default(),
             reported: false,
             socket: TcpListener::from_std(listener)?,
             local: (!local.ip().is_unspecified()).then(|| canonical(local)),
@@ -131,6 +132,19 @@ impl Listener {
             .and_then(|addr| addr.as_socket())
             .map_or(local, canonical))
     }
+}
+
+/// A stream that somebody else accepted, as the driver wants them. Needs a runtime around it.
+pub(crate) fn adopted(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    TcpStream::from_std(stream)
+}
+
+/// Makes the end of `stream` a reset, so that its peer hears that nobody took it.
+pub(crate) fn refuse(stream: &std::net::TcpStream) {
+    // It fails on sockets that are reset already.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// Errors that belong to the connection that would have been accepted, not to the listener (accept(2)).

@@ -1,6 +1,7 @@
 //! How other threads reach a driver.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -26,8 +27,18 @@ pub enum Command<M> {
         entry: Entry,
         destination: Destination,
     },
+    /// What [`Driver::adopt`] does.
+    Adopt {
+        proxy: ProxyId,
+        stream: std::net::TcpStream,
+        entry: Entry,
+        peer: SocketAddr,
+        original_dst: SocketAddr,
+    },
     /// Accepts what already waits at the doors of one proxy, then closes them.
     CloseListeners(ProxyId),
+    /// What [`Driver::remove`] does.
+    Remove { proxy: ProxyId, grace: Duration },
     /// Closes all doors, drains all machines, and ends the driver when no link is left.
     Drain { grace: Duration },
     /// Ends the driver now; links are closed as they are.
@@ -41,7 +52,9 @@ impl<M> fmt::Debug for Command<M> {
         f.write_str(match self {
             Self::Input(..) => "Input",
             Self::Listen { .. } => "Listen",
+            Self::Adopt { .. } => "Adopt",
             Self::CloseListeners(_) => "CloseListeners",
+            Self::Remove { .. } => "Remove",
             Self::Drain { .. } => "Drain",
             Self::Stop => "Stop",
             Self::Run(_) => "Run",
@@ -72,7 +85,7 @@ impl<M> Remote<M> {
         sent
     }
 
-    /// Makes the driver take a turn, so that it looks at what it follows.
+    /// Makes the driver look at what it follows.
     pub fn wake(&self) {
         self.ready.wake();
     }

@@ -53,6 +53,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_bound_address_takes_no_port_before_the_connect() {
+        for from in ["127.0.0.6:0", "[::1]:0"] {
+            let from: std::net::SocketAddr = from.parse().unwrap();
+            let domain = socket2::Domain::for_address(from);
+            let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+            bind_address_no_port(&socket).unwrap();
+            match socket.bind(&from.into()) {
+                Err(_) if from.is_ipv6() => continue,
+                bound => bound.unwrap(),
+            }
+            let local = socket.local_addr().unwrap().as_socket().unwrap();
+            assert_eq!(local, from);
+        }
+    }
+
+    #[test]
     fn a_core_that_does_not_exist_is_refused() {
         assert!(pin_to_core(1 << 20).is_err());
         assert!(pin_to_core(1000).is_err());

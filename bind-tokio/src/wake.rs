@@ -23,23 +23,29 @@ pub(crate) struct Ready {
 #[derive(Debug, Default)]
 struct List {
     tokens: Vec<Token>,
+    /// Somebody called `wake` since the last turn.
+    rung: bool,
     /// The driver's task, known from its first turn on.
     task: Option<Waker>,
 }
 
 impl Ready {
-    /// Swaps the list for the empty `into`, and remembers whom to wake when the next token comes.
-    pub(crate) fn take(&self, task: &Waker, into: &mut Vec<Token>) {
+    /// Swaps the list for the empty `into`, and remembers whom to wake when the next token comes. `true`: somebody called
+    /// [`wake`](Self::wake) since the last time.
+    pub(crate) fn take(&self, task: &Waker, into: &mut Vec<Token>) -> bool {
         let mut list = self.lock();
         if !list.task.as_ref().is_some_and(|t| t.will_wake(task)) {
             list.task = Some(task.clone());
         }
         std::mem::swap(&mut list.tokens, into);
+        std::mem::take(&mut list.rung)
     }
 
     /// Wakes the driver without naming a socket.
     pub(crate) fn wake(&self) {
-        if let Some(task) = &self.lock().task {
+        let mut list = self.lock();
+        list.rung = true;
+        if let Some(task) = &list.task {
             task.wake_by_ref();
         }
     }
@@ -103,16 +109,21 @@ mod tests {
         let (ready, count) = (Arc::new(Ready::default()), Arc::new(Count::default()));
         let task = Waker::from(Arc::clone(&count));
         let mut taken = Vec::new();
-        ready.take(&task, &mut taken);
+        assert!(!ready.take(&task, &mut taken));
 
         ready.waker(Token::Listener(1)).wake();
         ready.waker(Token::Listener(2)).wake();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
 
-        ready.take(&task, &mut taken);
+        assert!(!ready.take(&task, &mut taken), "nobody rang");
         assert_eq!(taken, [Token::Listener(1), Token::Listener(2)]);
         taken.clear();
         ready.waker(Token::Listener(3)).wake();
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
+        ready.wake();
+        assert_eq!(count.0.load(Ordering::Relaxed), 3);
+        assert!(ready.take(&task, &mut taken), "heard once");
+        taken.clear();
+        assert!(!ready.take(&task, &mut taken));
     }
 }

@@ -22,7 +22,7 @@ impl Bench {
         let mut links = Links::default();
         links.add_proxy();
         let socket = Socket::from(std::os::fd::OwnedFd::from(ours));
-        let id = links.add_accepted(socket, PROXY).unwrap();
+        let id = links.add_accepted(socket, PROXY);
         Self {
             ring: Ring::with_sizes(16, 32, 4).unwrap(),
             links,
@@ -53,9 +53,12 @@ impl Bench {
         while let Some(completion) = self.ring.next() {
             let ring = &mut self.ring;
             match completion {
-                Completion::Received { link, done, bytes } => {
-                    self.links.received(ring, link, done, bytes);
-                }
+                Completion::Received {
+                    link,
+                    done,
+                    bytes,
+                    dry,
+                } => self.links.received(ring, link, done, bytes, dry),
                 Completion::Sent { link, sent, parcel } => {
                     self.links.sent(ring, link, sent, parcel);
                 }
@@ -159,11 +162,11 @@ fn a_late_completion_does_not_meet_the_next_link_in_its_slot() {
     assert!(matches!(bench.event(), LinkEvent::Closed(_)));
     let (ours, _peer) = UnixStream::pair().unwrap();
     let socket = Socket::from(std::os::fd::OwnedFd::from(ours));
-    bench.id = bench.links.add_accepted(socket, PROXY).unwrap();
+    bench.id = bench.links.add_accepted(socket, PROXY);
     assert_eq!((bench.id.slot(), bench.id.generation()), (0, 2));
 
     bench
         .links
-        .received(&mut bench.ring, old, Ok(()), Buf::default());
+        .received(&mut bench.ring, old, Ok(()), Buf::default(), false);
     assert!(bench.links.inputs.is_empty());
 }

@@ -39,7 +39,7 @@ static ALLOCATOR: Counting = Counting;
 const ROLE: &str = "MESHWARD_TEST_ROLE";
 
 /// Runs the test `name` again in a child with `role`, which prints what it finds on lines that begin with `=`.
-fn child(name: &str, role: &str, descriptors: usize) -> Child {
+pub(crate) fn child(name: &str, role: &str, descriptors: usize) -> Child {
     Process::new("sh")
         .args(["-c", "ulimit -n $0; exec \"$@\""])
         .arg(descriptors.to_string())
@@ -52,12 +52,12 @@ fn child(name: &str, role: &str, descriptors: usize) -> Child {
         .unwrap()
 }
 
-fn is_child(role: &str) -> bool {
+pub(crate) fn is_child(role: &str) -> bool {
     std::env::var(ROLE).is_ok_and(|r| r == role)
 }
 
 /// Waits for its success and returns what it printed.
-fn finish(child: Child) -> Vec<String> {
+pub(crate) fn finish(child: Child) -> Vec<String> {
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
@@ -67,11 +67,11 @@ fn finish(child: Child) -> Vec<String> {
         .collect()
 }
 
-fn say(what: impl std::fmt::Display) {
+pub(crate) fn say(what: impl std::fmt::Display) {
     println!("\n={what}");
 }
 
-fn echoing() -> Scripted {
+pub(crate) fn echoing() -> Scripted {
     let (machine, _) = Scripted::new(|input, _, wishes| match input {
         Input::Link(id, LinkEvent::Accepted { .. }) => wishes.read(*id, 16 << 10),
         Input::Link(id, LinkEvent::Received(bytes)) => {
@@ -215,4 +215,41 @@ fn an_idle_link_costs_less_than_700_bytes() {
     let few = fill(FEW);
     let many = fill(MANY);
     say((many - few) / (MANY - FEW));
+}
+
+#[test]
+fn an_idle_proxy_with_three_doors_costs_less_than_2600_bytes_beside_its_machine() {
+    const FEW: usize = 50;
+    const MANY: usize = 350;
+    if !is_child("proxies") {
+        let name =
+            "alone::an_idle_proxy_with_three_doors_costs_less_than_2600_bytes_beside_its_machine";
+        let found = finish(child(name, "proxies", 2000));
+        let [each] = found.as_slice() else {
+            panic!("{found:?}")
+        };
+        let each: usize = each.parse().unwrap();
+        println!("{each} bytes of heap per idle proxy");
+        assert!((100..2600).contains(&each), "{each}");
+        return;
+    }
+    let nobody = || SocketAddr::from(([127, 0, 0, 1], 9));
+    let shard = Shard::start(move || Forwarder::new(nobody()));
+    let fill = |n: usize| {
+        shard.ask(move |driver| {
+            while driver.proxies() < n {
+                let proxy = driver.add(Forwarder::new(nobody()));
+                for _ in 0..3 {
+                    let door = bind_listener(local(), false).unwrap();
+                    driver
+                        .listen(proxy, door, Entry::Inbound, Destination::Local)
+                        .unwrap();
+                }
+            }
+        });
+        shard.ask(|_| LIVE.load(Ordering::Relaxed))
+    };
+    let few = fill(FEW);
+    let many = fill(MANY);
+    say((many - few) / (MANY - FEW) - size_of::<Forwarder>());
 }

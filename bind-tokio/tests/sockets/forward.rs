@@ -108,6 +108,20 @@ fn a_message_costs_one_turn() {
 }
 
 #[test]
+fn a_message_that_nobody_acknowledges_costs_one_turn_everywhere() {
+    const ROUNDS: u64 = 200;
+    let shard = Shard::start(crate::alone::echoing);
+    let mut client = shard.connect();
+    ask(&mut client, b"warm");
+    let before = shard.ask(|d| d.stats().turns);
+    for _ in 0..ROUNDS {
+        ask(&mut client, b"hello");
+    }
+    let turns = shard.ask(|d| d.stats().turns) - before;
+    assert!(turns < ROUNDS + ROUNDS / 4, "{turns}");
+}
+
+#[test]
 fn a_reset_by_the_client_in_mid_body_reaches_the_upstream() {
     let (heard, hear) = channel();
     let heard = Mutex::new(heard);
