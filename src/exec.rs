@@ -126,7 +126,7 @@ mod tests {
         let told: Vec<String> = told(&command)
             .into_iter()
             .map(|(name, value)| {
-                let value = value.map_or("-".into(), |v| v.display().to_string());
+                let value = value.map_or_else(|| "-".into(), |v| v.display().to_string());
                 format!("{}={value}", name.display())
             })
             .collect();

@@ -229,7 +229,13 @@ impl State {
         if !refusals.is_empty() {
             return Err(Failure::Data(refusals));
         }
-        let change = self.prepare(&mut next, &mesh, kinds)?;
+        let change = match self.prepare(&mut next, &mesh, kinds) {
+            Ok(change) => change,
+            Err(failure) => {
+                self.undo(&mesh);
+                return Err(failure);
+            }
+        };
         let config = next.mesh_config().clone();
         let logs_change = self.plane.mesh_config() != &config;
         self.plane = next;
@@ -291,7 +297,18 @@ impl State {
         refusals
     }
 
-    /// Opens every socket and makes every identity and snapshot that `next` needs. On failure nothing is left behind.
+    /// Takes away the folders of pods that came to nothing.
+    fn undo(&self, mesh: &Mesh) {
+        for facts in mesh.pods() {
+            let leaves = |l: &Leaving| l.pod.facts.key() == facts.key();
+            if !self.pods.contains_key(&facts.key()) && !self.leaving.iter().any(leaves) {
+                let namespace = self.taken.folder.run().join(&facts.namespace);
+                let _ = std::fs::remove_dir_all(namespace.join(&facts.name));
+            }
+        }
+    }
+
+    /// Opens every socket and makes every identity and snapshot that `next` needs. What was opened closes on failure.
     fn prepare(
         &mut self,
         next: &mut Plane,

@@ -263,6 +263,32 @@ fn a_pod_that_runs_keeps_its_address_sidecar_and_app() {
 }
 
 #[test]
+fn a_pod_whose_address_is_taken_changes_nothing() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    let mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    let other = Place::new();
+    let [free, taken, _] = other.ips();
+    let held = TcpListener::bind((taken, 9000)).expect("an address of our own");
+    let text =
+        pod("shop", "free", free, "", &[9000]) + &pod("shop", "taken", taken, "", &[9000]) + STRICT;
+    place.write("change.yaml", &text);
+    let ran = place.run(&["apply", "-f", "change.yaml"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
+    let says =
+        format!("error: pod shop/taken cannot listen on {taken}:9000: address already in use");
+    assert!(ran.stderr.starts_with(&says), "{}", ran.stderr);
+    assert!(!mesh.folder().join("shop/free").exists());
+    let curl = mesh.curl("sleep", "http://web.shop:8080/");
+    assert_eq!(curl, ("200".to_owned(), Some(0)));
+    drop(held);
+    mesh.applies(
+        &text,
+        "pod/free created\npod/taken created\npeerauthentication.security.istio.io/default created\n",
+    );
+}
+
+#[test]
 fn a_service_may_open_another_port_of_a_pod_that_runs() {
     let place = Place::new();
     place.write("mesh.yaml", shop(&place));
