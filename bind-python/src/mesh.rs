@@ -9,7 +9,7 @@ use meshward_core::api::finding::Finding;
 use meshward_core::api::load::{Text, load_keys, load_objects};
 use meshward_core::clock::{self, UnixTime};
 use meshward_core::control::mesh::{PodFacts, PodKey, ServiceFacts};
-use meshward_core::control::plane::{Plane, Wiring};
+use meshward_core::control::plane::{Plane, SnapshotError, Wiring};
 use meshward_core::control::store::Outcome;
 use pyo3::prelude::*;
 use pyo3::types::PyMapping;
@@ -50,6 +50,31 @@ plain! {
         deployment: Option<String>,
         labels: BTreeMap<String, String>,
         ports: Vec<PodPort>,
+    }
+    #[new]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    fn new(
+        namespace: String,
+        name: String,
+        address: Ip,
+        service_account: String,
+        identity: String,
+        sidecar: bool,
+        deployment: Option<String>,
+        labels: BTreeMap<String, String>,
+        ports: Vec<PodPort>,
+    ) -> Self {
+        Self {
+            namespace,
+            name,
+            address,
+            service_account,
+            identity,
+            sidecar,
+            deployment,
+            labels,
+            ports,
+        }
     }
 }
 
@@ -222,9 +247,7 @@ impl Mesh {
     #[pyo3(signature = (workload, namespace = None))]
     fn find(&self, workload: &str, namespace: Option<&str>) -> PyResult<Pod> {
         let mesh = Arc::clone(self.plane.mesh());
-        let facts = mesh
-            .find_workload(workload, namespace)
-            .map_err(|e| MeshwardError::new_err(e.to_string()))?;
+        let facts = mesh.find_workload(workload, namespace).map_err(unusable)?;
         self.pod(facts)
     }
 
@@ -244,10 +267,9 @@ impl Mesh {
             .iter()
             .map(|item| item.extract())
             .collect::<PyResult<_>>()?;
-        let (namespace, name) = (&pod.namespace, &pod.name);
         let key = PodKey {
-            namespace: namespace.clone(),
-            name: name.clone(),
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
         };
         if let Some(facts) = self.plane.mesh().pod(&key) {
             check_wiring(facts, &upstreams)?;
@@ -259,7 +281,7 @@ impl Mesh {
         self.plane
             .snapshot(&key, &wiring)
             .map(Snapshot)
-            .map_err(|e| MeshwardError::new_err(e.to_string()))
+            .map_err(unusable)
     }
 
     fn __repr__(&self) -> String {
@@ -280,7 +302,7 @@ impl Mesh {
             .plane
             .identity(&key)
             .zip(self.plane.modes(&key))
-            .ok_or_else(|| no_pod(&key))?;
+            .ok_or_else(|| unusable(SnapshotError::NoPod(key.clone())))?;
         let ports = facts.ports.iter().map(|port| PodPort {
             port: port.port,
             protocol: Named(port.kind),
@@ -317,30 +339,23 @@ fn service(facts: &ServiceFacts) -> Service {
 }
 
 fn check_wiring(facts: &PodFacts, upstreams: &BTreeMap<u16, Address>) -> PyResult<()> {
-    let PodFacts {
-        namespace, name, ..
-    } = facts;
+    let pod = format!("`{}/{}`", facts.namespace, facts.name);
     if !facts.sidecar {
         return Err(MeshwardError::new_err(format!(
-            "`{namespace}/{name}` has no sidecar\n  hint: label its namespace with istio-injection: enabled"
+            "{pod} has no sidecar\n  hint: label its namespace with istio-injection: enabled"
         )));
     }
     for (port, to) in upstreams {
         if !facts.ports.iter().any(|own| own.port == *port) {
             let own: Vec<String> = facts.ports.iter().map(|own| own.port.to_string()).collect();
             return Err(MeshwardError::new_err(format!(
-                "`{namespace}/{name}` has no port {port}\n  hint: its ports are [{}]",
+                "{pod} has no port {port}\n  hint: its ports are [{}]",
                 own.join(", ")
             )));
         }
         listens(*to)?;
     }
     Ok(())
-}
-
-fn no_pod(key: &PodKey) -> PyErr {
-    let PodKey { namespace, name } = key;
-    MeshwardError::new_err(format!("there is no pod `{namespace}/{name}`"))
 }
 
 fn unusable(error: impl std::error::Error) -> PyErr {

@@ -251,8 +251,8 @@ def _command(line: str, body: list[str]) -> Command:
             if not all(line.startswith("  ") for line in body):
                 raise ValueError("YAML is indented by two spaces")
             words.end()
-            make = {"mesh": Mesh, "apply": Apply, "delete": Delete}[verb]
-            return make("\n".join(line[2:] for line in body) + "\n")
+            yaml = "\n".join(line[2:] for line in body) + "\n"
+            return Mesh(yaml) if verb == "mesh" else Apply(yaml) if verb == "apply" else Delete(yaml)
         case "send":
             conn, fill = words.next(), words.option("fill")
             data = _pattern(_number(fill)) if fill is not None else _payload(body)
