@@ -7,9 +7,11 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use meshward_core::accept::PortKind;
@@ -30,6 +32,13 @@ const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 /// One that ran so long had started well.
 const RAN_WELL: Duration = Duration::from_secs(10);
+/// The first port for apps, and how many there must be of them.
+const PORT_FIRST: u16 = 22_000;
+const PORTS_MIN: u16 = 1024;
+/// The first port that Linux gives to those that ask for any, unless it is told otherwise.
+const FIRST_GIVEN: u16 = 32_768;
+/// Meshes of neighbouring processes begin so many ports apart.
+const PORT_STEP: u32 = 509;
 
 /// What a pod's annotations say of its app.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,14 +150,49 @@ pub(crate) fn start(
     }
 }
 
-/// As many free ports of `ip`, no two alike. Nobody holds them: a server that is started at once finds its own free, as good
-/// as certainly, because the kernel gives away ports of its range at random.
+/// As many free ports of `ip`, none of which this process was given lately.
+///
+/// Nobody holds them until an app does, so they come from below the range out of which the kernel serves those that ask for
+/// any port: a connection that leaves in the meantime does not take one.
 pub(crate) fn free_ports(ip: IpAddr, count: usize) -> io::Result<Vec<SocketAddr>> {
-    // All of them held until the last is found.
-    let held: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind((ip, 0)))
-        .collect::<io::Result<_>>()?;
-    held.iter().map(TcpListener::local_addr).collect()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let range = app_ports();
+    let size = u32::from(range.end - range.start);
+    // Meshes that are started at the same time begin at different places.
+    let begin = std::process::id().wrapping_mul(PORT_STEP);
+    let mut free = Vec::with_capacity(count);
+    for _ in 0..size {
+        if free.len() == count {
+            return Ok(free);
+        }
+        let nth = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % size;
+        let port = range.start + u16::try_from(nth).unwrap_or_default();
+        let address = SocketAddr::new(ip, port);
+        match TcpListener::bind(address) {
+            Ok(_) => free.push(address),
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+            Err(e) => return Err(e),
+        }
+    }
+    if free.len() == count {
+        return Ok(free);
+    }
+    Err(io::ErrorKind::AddrInUse.into())
+}
+
+/// Ports for apps: as many as there may be, below those that the kernel gives out.
+fn app_ports() -> Range<u16> {
+    let first_given = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
+        .ok()
+        .and_then(|text| text.split_whitespace().next()?.parse().ok())
+        .unwrap_or(FIRST_GIVEN);
+    let end = if first_given > PORT_FIRST + PORTS_MIN {
+        first_given
+    } else {
+        // There is no room below; any place is as good as another.
+        FIRST_GIVEN
+    };
+    PORT_FIRST..end
 }
 
 async fn supervise(

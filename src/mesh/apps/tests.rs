@@ -481,3 +481,18 @@ async fn nothing_is_started_for_an_upstream_or_for_nobody() {
     drop(sender);
     assert!(deaths.recv().await.is_none());
 }
+
+#[test]
+fn ports_of_apps_are_not_given_out_twice_and_not_by_the_kernel() {
+    let mut given = Vec::new();
+    for count in [1, 3, 200] {
+        given.extend(free_ports(LOCAL, count).unwrap());
+    }
+    let given: std::collections::BTreeSet<_> = given.into_iter().collect();
+    assert_eq!(given.len(), 204);
+    let range = app_ports();
+    assert!(given.iter().all(|a| range.contains(&a.port())));
+    // Somebody who asks for any port gets none of them.
+    let taken = TcpListener::bind((LOCAL, 0)).unwrap().local_addr().unwrap();
+    assert!(!given.contains(&taken), "{taken}");
+}
