@@ -26,7 +26,7 @@ use crate::clock::Clock;
 use crate::deadlines::{Deadlines, Due, Sleeper};
 use crate::limits::{ACCEPT_BACKOFF, ACCEPTS_PER_TURN, EVENTS_PER_TURN, LISTEN_BACKLOG};
 use crate::link::{Link, Served};
-use crate::listen::{self, Destination, Listener};
+use crate::listen::{self, Caller, Destination, Listener};
 use crate::remote::{Command, Remote};
 use crate::wake::{Ready, Token};
 
@@ -519,7 +519,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
                 }
             }
             Token::Listener(i) => {
-                if self.accept(i as usize, ACCEPTS_PER_TURN) {
+                if self.accept(i as usize, ACCEPTS_PER_TURN, Listener::accept) {
                     self.work.queue.push_back(token);
                 }
             }
@@ -527,7 +527,12 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
     }
 
     /// Takes at most `limit` connections; `true`: there may be more.
-    fn accept(&mut self, index: usize, limit: usize) -> bool {
+    fn accept(
+        &mut self,
+        index: usize,
+        limit: usize,
+        accept: impl Fn(&Listener) -> Poll<io::Result<Caller>>,
+    ) -> bool {
         let Some(Some(listener)) = self.listeners.get_mut(index) else {
             return false;
         };
@@ -539,7 +544,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
             return false;
         }
         for _ in 0..limit {
-            let caller = match listener.accept() {
+            let caller = match accept(listener) {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(caller)) => caller,
                 Poll::Ready(Err(e)) => {
@@ -581,7 +586,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
 
     /// What waits in a backlog has a connection as far as its peer knows, so it is taken in before the door closes.
     fn close_listener(&mut self, slot: usize) {
-        self.accept(slot, LISTEN_BACKLOG as usize);
+        self.accept(slot, LISTEN_BACKLOG as usize, Listener::accept_last);
         if let Some(mut listener) = self.listeners[slot].take() {
             let name = slot as u32;
             self.deadlines

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -96,8 +97,33 @@ impl Listener {
     /// The next connection; a connection that is gone already is skipped. `Pending`: its waker will say.
     pub(crate) fn accept(&self) -> Poll<io::Result<Caller>> {
         let mut cx = Context::from_waker(&self.waker);
+        self.take(|| self.socket.poll_accept(&mut cx))
+    }
+
+    /// Asks the kernel and not the runtime, which may not have heard yet of who waits. `Pending`: nobody does.
+    pub(crate) fn accept_last(&self) -> Poll<io::Result<Caller>> {
+        let socket = match self.socket.as_fd().try_clone_to_owned() {
+            Ok(socket) => std::net::TcpListener::from(socket),
+            Err(e) => return Poll::Ready(Err(e)),
+        };
+        self.take(|| match socket.accept() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            Err(e) => Poll::Ready(Err(e)),
+            Ok((stream, peer)) => Poll::Ready(
+                stream
+                    .set_nonblocking(true)
+                    .and_then(|()| TcpStream::from_std(stream))
+                    .map(|stream| (stream, peer)),
+            ),
+        })
+    }
+
+    fn take(
+        &self,
+        mut next: impl FnMut() -> Poll<io::Result<(TcpStream, SocketAddr)>>,
+    ) -> Poll<io::Result<Caller>> {
         loop {
-            let (stream, peer) = match self.socket.poll_accept(&mut cx) {
+            let (stream, peer) = match next() {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(accepted)) => accepted,
                 Poll::Ready(Err(e)) if is_the_callers(&e) => continue,

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use meshward_core::accept::PortKind;
+use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -168,8 +169,8 @@ pub(crate) fn free_ports(ip: IpAddr, count: usize) -> io::Result<Vec<SocketAddr>
         let nth = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % size;
         let port = range.start + u16::try_from(nth).unwrap_or_default();
         let address = SocketAddr::new(ip, port);
-        match TcpListener::bind(address) {
-            Ok(_) => free.push(address),
+        match is_free(address) {
+            Ok(()) => free.push(address),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
             Err(e) => return Err(e),
         }
@@ -178,6 +179,16 @@ pub(crate) fn free_ports(ip: IpAddr, count: usize) -> io::Result<Vec<SocketAddr>
         return Ok(free);
     }
     Err(io::ErrorKind::AddrInUse.into())
+}
+
+/// Tries a port without listening there, which others could take for an app.
+fn is_free(address: SocketAddr) -> io::Result<()> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)
 }
 
 /// Ports for apps: as many as there may be, below those that the kernel gives out.

@@ -1,5 +1,5 @@
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
 use meshward_core::api::load::reader::{Purpose, Report};
