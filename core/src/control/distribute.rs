@@ -354,8 +354,11 @@ impl Distribution {
                 continue;
             };
             let (name, own) = (&service.name, &service.namespace);
+            let fqdn = service.fqdn();
             let mut hosts = vec![
-                service.fqdn(),
+                // As DNS takes it too; a shorter name with a dot at the end is another one.
+                format!("{fqdn}."),
+                fqdn,
                 format!("{name}.{own}.svc"),
                 format!("{name}.{own}"),
             ];

@@ -170,6 +170,7 @@ fn requests_are_routed_by_the_names_that_the_namespace_knows() {
         "catalog.istioinaction",
         "catalog.istioinaction.svc",
         "catalog.istioinaction.svc.cluster.local",
+        "catalog.istioinaction.svc.cluster.local.",
         "10.96.0.2",
     ];
     for (namespace, pod, short) in [
@@ -185,6 +186,7 @@ fn requests_are_routed_by_the_names_that_the_namespace_knows() {
         }
         assert_eq!(to("catalog"), short);
         assert_eq!(to("catalog.default"), PASSTHROUGH);
+        assert_eq!(to("catalog.istioinaction."), PASSTHROUGH);
         // Known addresses of pods are no names of services (S-62).
         assert_eq!(to("127.1.0.3"), PASSTHROUGH);
         assert!(outbound.addresses.is_empty());
@@ -459,7 +461,7 @@ fn two_hundred_pods_and_services_share_what_they_have_in_common() {
         doors.extend(outbound.addresses.values().map(Arc::as_ptr));
         doors.extend(outbound.ports.values().map(Arc::as_ptr));
         doors.extend(outbound.passthrough.iter().map(Arc::as_ptr));
-        assert_eq!(outbound.ports[&80].hosts.len(), 2 * EACH * 4 + EACH);
+        assert_eq!(outbound.ports[&80].hosts.len(), 2 * EACH * 5 + EACH);
         assert!(outbound.ports.len() == 1 && outbound.addresses.len() == 2 * EACH);
     }
     assert_eq!(outbounds.len(), 2, "one for each namespace");
