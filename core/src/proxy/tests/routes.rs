@@ -210,6 +210,18 @@ fn a_service_that_is_not_http_is_found_by_its_address() {
 }
 
 #[test]
+fn an_opaque_call_that_nobody_takes_names_whom_it_was_for() {
+    let mut rig = rig();
+    let caller = rig.calls("10.96.0.4:5432");
+    rig.refuse();
+    assert_eq!(rig.end(caller), End::Reset);
+    let record = rig.record();
+    assert_eq!(record.flags, Flags::UF.with(Flags::URX));
+    assert_eq!(record.upstream_host, Some(address("127.1.0.4:5432")));
+    assert_eq!(record.upstream_cluster.as_deref(), Some(DB));
+}
+
+#[test]
 fn on_an_undeclared_port_the_first_bytes_decide() {
     let mut rig = rig();
     let caller = rig.calls("10.96.0.5:7000");
