@@ -800,6 +800,10 @@ fn begin(
         Some(_) => None,
     };
     if let Some(local) = refusal {
+        if let Some(place) = &place {
+            // Where it would have gone.
+            target(place, head, &mut x.account);
+        }
         x.account
             .note(|r| r.path = Some(String::from_utf8_lossy(head.path).into_owned()));
         x.reply(local, true, io, facts, shared);

@@ -54,7 +54,10 @@ impl OpaqueSide {
             Some(Place::Inbound(door)) => {
                 Some(Right::Greeting(decide::inbound_greeting(&door.port)))
             }
-            Some(Place::Outbound(port)) => Some(Right::Permit(decide::outbound_connection(port))),
+            Some(Place::Outbound(port)) => {
+                account.note(|r| r.upstream_cluster = Some(port.otherwise.name.clone()));
+                Some(Right::Permit(decide::outbound_connection(port)))
+            }
             None => None,
         };
         let opened = right.zip(place).and_then(|(right, place)| {
