@@ -223,7 +223,7 @@ fn now() -> UnixTime {
 }
 
 /// `24h`, `90m`, `30s`, `1h30m`, as Go writes durations; whole numbers.
-fn span(text: &str) -> Result<Duration, &'static str> {
+pub(crate) fn span(text: &str) -> Result<Duration, &'static str> {
     const FORM: &str = "expected a duration such as 24h, 90m, 30s or 1h30m";
     if text == "0" {
         return Ok(Duration::ZERO);

@@ -15,6 +15,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// What files say: a message for each finding (exit 65).
     Data(Vec<String>),
+    /// What a mesh answers, in the words of kubectl (exit 1).
+    Server(String),
     /// The machine: a port in use, no io_uring, a file that cannot be written (exit 1).
     Machine(String),
 }
@@ -24,7 +26,7 @@ impl Failure {
         match self {
             Self::Usage(_) => ExitCode::from(USAGE),
             Self::Data(_) => ExitCode::from(DATA),
-            Self::Machine(_) => ExitCode::FAILURE,
+            Self::Machine(_) | Self::Server(_) => ExitCode::FAILURE,
         }
     }
 }
@@ -33,6 +35,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(message) | Self::Machine(message) => write!(f, "error: {message}"),
+            Self::Server(message) => f.write_str(message),
             Self::Data(messages) => f.write_str(&messages.join("\n")),
         }
     }

@@ -1,6 +1,5 @@
 //! Access logs: records become lines on the thread that has them, and files are written by one thread for all.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,7 +17,7 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Bytes of lines that wait for a slow disk; beyond it lines are lost, and counted.
 const WAITING_MAX: usize = 16 * 1024 * 1024;
 
-/// Where records go, by listener. Cheap to clone.
+/// Where records go, by the number that a sidecar gives each listener and a mesh each proxy. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Logs {
     shared: Arc<Shared>,
@@ -33,8 +32,9 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    files: Vec<Log>,
-    by_listener: Vec<Option<usize>>,
+    /// A place that is empty is free.
+    files: Vec<Option<Log>>,
+    by_number: Vec<Option<usize>>,
     encoding: AccessLogEncoding,
     /// The writer was woken and has not looked yet.
     woken: bool,
@@ -81,23 +81,40 @@ impl Logs {
         let new = opened(paths, encoding)?;
         let mut state = self.shared.flush();
         state.files = new.files;
-        state.by_listener = new.by_listener;
+        state.by_number = new.by_number;
         state.encoding = new.encoding;
         Ok(())
     }
 
-    pub(crate) fn write(&self, record: &Record) {
+    /// Gives `number` a file, or none any more. A file is closed when no number has it and its lines are written.
+    pub(crate) fn set(&self, number: usize, path: Option<PathBuf>) -> Result<(), String> {
         let mut state = self.shared.lock();
-        let Some(at) = state
-            .by_listener
-            .get(record.listener as usize)
-            .copied()
-            .flatten()
-        else {
+        let at = match &path {
+            None => None,
+            Some(path) => Some(state.file(path)?),
+        };
+        if state.by_number.len() <= number {
+            state.by_number.resize(number + 1, None);
+        }
+        if let Some(place) = state.by_number.get_mut(number) {
+            *place = at;
+        }
+        state.close_unused();
+        Ok(())
+    }
+
+    /// How lines are written from now on.
+    pub(crate) fn set_encoding(&self, encoding: AccessLogEncoding) {
+        self.shared.lock().encoding = encoding;
+    }
+
+    pub(crate) fn write(&self, number: usize, record: &Record) {
+        let mut state = self.shared.lock();
+        let Some(at) = state.by_number.get(number).copied().flatten() else {
             return;
         };
         let (woken, encoding) = (state.woken, state.encoding);
-        let Some(log) = state.files.get_mut(at) else {
+        let Some(Some(log)) = state.files.get_mut(at) else {
             return;
         };
         if log.lines.len() >= WAITING_MAX {
@@ -127,40 +144,64 @@ fn opened(paths: &[Option<PathBuf>], encoding: AccessLogEncoding) -> Result<Stat
         encoding,
         ..State::default()
     };
-    let mut known: BTreeMap<&Path, usize> = BTreeMap::new();
     for path in paths {
-        let Some(path) = path else {
-            state.by_listener.push(None);
-            continue;
+        let at = match path {
+            None => None,
+            Some(path) => Some(state.file(path)?),
         };
-        let at = match known.get(path.as_path()) {
-            Some(at) => *at,
-            None => {
-                let file = OpenOptions::new()
-                    .append(true)
-                    .create(true)
-                    .open(path)
-                    .map_err(|e| {
-                        let words = crate::files::words(&e);
-                        format!(
-                            "{}: cannot be opened for the access log: {words}",
-                            path.display()
-                        )
-                    })?;
-                let log = Log {
-                    path: path.clone(),
-                    file: Arc::new(file),
-                    lines: Vec::new(),
-                    lost: 0,
-                };
-                state.files.push(log);
-                known.insert(path, state.files.len() - 1);
-                state.files.len() - 1
-            }
-        };
-        state.by_listener.push(Some(at));
+        state.by_number.push(at);
     }
     Ok(state)
+}
+
+impl State {
+    /// The place of the file of that path, which is opened if it is not.
+    fn file(&mut self, path: &Path) -> Result<usize, String> {
+        let is_it = |log: &Option<Log>| log.as_ref().is_some_and(|log| log.path == path);
+        if let Some(at) = self.files.iter().position(is_it) {
+            return Ok(at);
+        }
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .map_err(|e| {
+                let words = crate::files::words(&e);
+                format!(
+                    "{}: cannot be opened for the access log: {words}",
+                    path.display()
+                )
+            })?;
+        let log = Some(Log {
+            path: path.to_owned(),
+            file: Arc::new(file),
+            lines: Vec::new(),
+            lost: 0,
+        });
+        match self.files.iter().position(Option::is_none) {
+            Some(free) => {
+                if let Some(place) = self.files.get_mut(free) {
+                    *place = log;
+                }
+                Ok(free)
+            }
+            None => {
+                self.files.push(log);
+                Ok(self.files.len() - 1)
+            }
+        }
+    }
+
+    /// Closes files that no number has and whose lines are in the writer's hands or written.
+    fn close_unused(&mut self) {
+        for (at, place) in self.files.iter_mut().enumerate() {
+            if place.as_ref().is_some_and(|log| log.lines.is_empty())
+                && !self.by_number.contains(&Some(at))
+            {
+                *place = None;
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -172,7 +213,13 @@ impl Shared {
     /// Waits until nothing waits to be written.
     fn flush(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
-        while state.writing || state.files.iter().any(|log| !log.lines.is_empty()) {
+        while state.writing
+            || state
+                .files
+                .iter()
+                .flatten()
+                .any(|log| !log.lines.is_empty())
+        {
             state.woken = true;
             self.something.notify_one();
             let waited = self.written.wait_timeout(state, Duration::from_secs(1));
@@ -198,7 +245,7 @@ impl Shared {
             state.woken = false;
             state.writing = true;
             let mut taken = Vec::new();
-            for log in &mut state.files {
+            for log in state.files.iter_mut().flatten() {
                 if !log.lines.is_empty() {
                     let lost = std::mem::take(&mut log.lost);
                     taken.push((
@@ -209,6 +256,7 @@ impl Shared {
                     ));
                 }
             }
+            state.close_unused();
             drop(state);
             for (path, file, lines, lost) in taken {
                 if let Err(e) = (&*file).write_all(&lines) {

@@ -1,12 +1,18 @@
 //! The executable `meshward`: one file for each subcommand, which reads arguments, calls a library and prints.
 
+mod apply;
 mod ca;
 mod config;
+mod delete;
+mod exec;
 mod exit;
 mod files;
 mod logs;
+mod machine;
+mod mesh;
 mod say;
 mod sidecar;
+mod up;
 mod walkthrough;
 
 use std::process::ExitCode;
@@ -23,11 +29,19 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Changes a mesh that runs: Kubernetes and Istio YAML, as `kubectl apply -R -f`.
+    Apply(apply::Arguments),
     /// Makes a certificate authority and issues workload certificates.
     #[command(subcommand)]
     Ca(ca::Command),
+    /// Takes resources out of a mesh that runs, as `kubectl delete -R -f`.
+    Delete(delete::Arguments),
+    /// Runs a command as a workload of a mesh that runs.
+    Exec(exec::Arguments),
     /// Runs a sidecar from one static file. SIGHUP reads everything again, SIGTERM drains.
     Sidecar(sidecar::Arguments),
+    /// Starts a mesh on this machine from Kubernetes and Istio YAML. Stays until Ctrl-C.
+    Up(up::Arguments),
     /// Runs the commands of a walk-through and compares what they print.
     Walkthrough(walkthrough::Arguments),
 }
@@ -45,8 +59,12 @@ fn main() -> ExitCode {
         }
     };
     let outcome = match arguments.command {
+        Command::Apply(arguments) => apply::run(arguments),
         Command::Ca(command) => ca::run(command),
+        Command::Delete(arguments) => delete::run(arguments),
+        Command::Exec(arguments) => exec::run(arguments),
         Command::Sidecar(arguments) => sidecar::run(arguments),
+        Command::Up(arguments) => up::run(arguments),
         Command::Walkthrough(arguments) => walkthrough::run(arguments),
     };
     match outcome {

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use meshward_core::clock::UnixTime;
 use meshward_core::id::LinkId;
 use meshward_core::link::Entry;
 use meshward_core::proxy::Proxy;
@@ -22,6 +21,7 @@ use signal_hook::iterator::Signals;
 use crate::config::{self, Plan, Settings};
 use crate::exit::Failure;
 use crate::logs::Logs;
+use crate::machine::{self, Chosen, Runtime, choose, now, raise_open_files};
 use crate::say;
 
 /// What is open may go on for so long after SIGTERM. Istio: terminationDrainDuration 5 s.
@@ -53,13 +53,6 @@ enum LogLevel {
     Debug,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Runtime {
-    Auto,
-    Tokio,
-    Uring,
-}
-
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let plan = config::load(&arguments.config, 1, now()).map_err(Failure::Data)?;
     for warning in &plan.warnings {
@@ -82,27 +75,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match choose(arguments.runtime)? {
         Chosen::Uring => serve::<uring::Uring>(&arguments, plan, listeners, logs, signals),
         Chosen::Tokio => serve::<tokio_shards::Tokio>(&arguments, plan, listeners, logs, signals),
-    }
-}
-
-enum Chosen {
-    Tokio,
-    Uring,
-}
-
-fn choose(wanted: Runtime) -> Result<Chosen, Failure> {
-    match (wanted, meshward_glommio::available()) {
-        (Runtime::Tokio, _) => Ok(Chosen::Tokio),
-        (Runtime::Uring | Runtime::Auto, Ok(())) => Ok(Chosen::Uring),
-        (Runtime::Uring, Err(why)) => Err(Failure::Machine(format!(
-            "io_uring cannot be used: {why}\n  hint: --runtime tokio, or --runtime auto"
-        ))),
-        (Runtime::Auto, Err(why)) => {
-            say::err(format_args!(
-                "io_uring cannot be used ({why}); running on tokio"
-            ));
-            Ok(Chosen::Tokio)
-        }
     }
 }
 
@@ -165,20 +137,8 @@ fn bind(plan: &Plan) -> Result<Listeners, Failure> {
 }
 
 fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> Failure {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another process listens there: end it, or choose another address"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one"
-        }
-        io::ErrorKind::AddrNotAvailable => "the machine has no such address",
-        _ => "choose another address",
-    };
-    Failure::Machine(format!(
-        "listener `{name}` cannot listen on {address}: {}\n  hint: {hint}",
-        crate::files::words(error)
-    ))
+    let whose = format!("listener `{name}`");
+    Failure::Machine(machine::cannot_listen(&whose, address, error))
 }
 
 fn serve<S: Shards>(
@@ -308,25 +268,6 @@ fn summary(plan: &Plan) -> String {
     )
 }
 
-/// The soft limit of open files becomes the hard one: a sidecar has two for each connection.
-fn raise_open_files() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        limit.current = limit.maximum;
-        if let Err(e) = setrlimit(Resource::Nofile, limit) {
-            say::err(format_args!("the limit of open files stays as it is: {e}"));
-        }
-    }
-}
-
-fn now() -> UnixTime {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    UnixTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
 macro_rules! shards {
     ($module:ident, $name:ident, $binding:ident, $words:literal) => {
         mod $module {
@@ -339,7 +280,7 @@ macro_rules! shards {
 
             impl Sink for Ears {
                 fn record(&mut self, _: ProxyId, record: Box<Record>) {
-                    self.logs.write(&record);
+                    self.logs.write(record.listener as usize, &record);
                 }
 
                 fn listener_failed(&mut self, _: ProxyId, listener: SocketAddr, error: &io::Error) {

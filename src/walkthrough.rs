@@ -38,13 +38,42 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    Play::read(&arguments.dir)?.perform(&arguments.runtime, &[])
+}
+
+/// A walk-through that was read and can be performed.
+pub(crate) struct Play {
+    dir: PathBuf,
+    path: PathBuf,
+    text: String,
+    script: Script,
+    rewrite: bool,
+}
+
+impl Play {
+    /// Fails with `Data` if there is none in `dir` or it cannot be read.
+    pub(crate) fn read(dir: &Path) -> Result<Self, Failure> {
+        read(dir)
+    }
+
+    /// Runs it with `runtime` as `$RUNTIME` and `more` variables. `SUCCESS` if everything was as expected.
+    pub(crate) fn perform(
+        &self,
+        runtime: &str,
+        more: &[(&str, String)],
+    ) -> Result<ExitCode, Failure> {
+        perform(self, runtime, more)
+    }
+}
+
+fn read(dir: &Path) -> Result<Play, Failure> {
     let rewrite = std::env::var_os("REWRITE").is_some_and(|v| v == "1");
     if rewrite && std::env::var_os("CI").is_some_and(|v| !v.is_empty()) {
         return Err(Failure::Usage(
             "REWRITE=1 is refused where CI is set\n  hint: rewrite on your own machine and read the difference".into(),
         ));
     }
-    let path = arguments.dir.join("walkthrough.txt");
+    let path = dir.join("walkthrough.txt");
     let text = files::read_text(&path).map_err(|e| Failure::Data(vec![e]))?;
     let script = Script::parse(&text).map_err(|e| {
         Failure::Data(vec![format!(
@@ -55,7 +84,24 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             e.hint
         )])
     })?;
-    let mut stage = Stage::set(&arguments.dir, &arguments.runtime)?;
+    Ok(Play {
+        dir: dir.to_owned(),
+        path,
+        text,
+        script,
+        rewrite,
+    })
+}
+
+fn perform(play: &Play, runtime: &str, more: &[(&str, String)]) -> Result<ExitCode, Failure> {
+    let Play {
+        dir,
+        path,
+        text,
+        script,
+        rewrite,
+    } = play;
+    let mut stage = Stage::set(dir, runtime, more)?;
     let began = Instant::now();
     let mut tally = Tally::default();
     let mut rewritten = Vec::new();
@@ -73,7 +119,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
                     tally.failed += 1;
                     let left = script.steps.len() - number;
                     show_failure(
-                        &path,
+                        path,
                         step.line,
                         &format!("{what}; {left} steps are left out"),
                     );
@@ -85,13 +131,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
                 if expected.fits(&outcome.output, outcome.exit) {
                     tally.passed += 1;
                     show_output(&outcome);
-                } else if rewrite {
+                } else if *rewrite {
                     tally.passed += 1;
                     show_output(&outcome);
                     rewritten.push((expected, expected.follow(&outcome.output, outcome.exit)));
                 } else {
                     tally.failed += 1;
-                    show_failure(&path, step.line, "not what was expected");
+                    show_failure(path, step.line, "not what was expected");
                     show_difference(expected, &outcome);
                 }
             }
@@ -104,8 +150,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
     drop(stage);
     if !rewritten.is_empty() {
-        let new = script::rewrite(&text, &rewritten);
-        files::write(&path, new.as_bytes(), 0o644).map_err(Failure::Machine)?;
+        let new = script::rewrite(text, &rewritten);
+        files::write(path, new.as_bytes(), 0o644).map_err(Failure::Machine)?;
         println!(
             "\n{} steps rewritten in {}",
             rewritten.len(),
@@ -118,7 +164,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         tally.passed,
         tally.failed,
         began.elapsed().as_secs_f64(),
-        arguments.runtime
+        runtime
     );
     Ok(if tally.failed == 0 {
         ExitCode::SUCCESS

@@ -7,6 +7,7 @@ mod action;
 mod convert;
 mod event;
 mod machine;
+mod mesh;
 mod plain;
 mod policies;
 mod report;
@@ -21,8 +22,8 @@ create_exception!(
     meshward,
     MeshwardError,
     PyException,
-    "Something that was handed in cannot be used; the machine is as it was before.\n\n\
-     What is wrong in a text of policies is said with `file:line:column`, one finding after the other."
+    "Something that was handed in cannot be used; the machine or the mesh is as it was before.\n\n\
+     What is wrong in a text of policies or objects is said with `file:line:column`, one finding after the other."
 );
 
 #[pyo3::pymodule]
@@ -37,6 +38,8 @@ mod _core {
     use super::event::{Accepted, Closed, Connected, Drain, Eof, Received, Sent, Tick};
     #[pymodule_export]
     use super::machine::Proxy;
+    #[pymodule_export]
+    use super::mesh::{Mesh, Pod, PodPort, Service, ServicePort};
     #[pymodule_export]
     use super::policies::Policies;
     #[pymodule_export]

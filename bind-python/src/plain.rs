@@ -1,5 +1,6 @@
 //! Classes that are nothing but their fields.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 
 use pyo3::pybacked::PyBackedBytes;
@@ -45,11 +46,22 @@ impl Show for String {
     }
 }
 
-show_as_display!(usize u64 f64 NonZeroU16);
+show_as_display!(usize u16 u64 f64 NonZeroU16);
 
-impl Show for Vec<String> {
+impl<T: Show> Show for Vec<T> {
     fn show(&self) -> String {
-        format!("{self:?}")
+        let items: Vec<String> = self.iter().map(T::show).collect();
+        format!("[{}]", items.join(", "))
+    }
+}
+
+impl<K: Show, V: Show> Show for BTreeMap<K, V> {
+    fn show(&self) -> String {
+        let items: Vec<String> = self
+            .iter()
+            .map(|(key, value)| format!("{}: {}", key.show(), value.show()))
+            .collect();
+        format!("{{{}}}", items.join(", "))
     }
 }
 
@@ -67,9 +79,9 @@ macro_rules! plain {
         }
     };
     ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? } $($new:tt)+) => {
-        $(#[$doc])*
         #[pyo3::pyclass(module = "meshward", frozen, eq, get_all)]
         #[derive(PartialEq)]
+        $(#[$doc])*
         pub(crate) struct $name {
             $(pub(crate) $field: $type,)*
         }

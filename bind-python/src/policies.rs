@@ -9,7 +9,7 @@ use meshward_core::api::finding::Finding;
 use meshward_core::api::load::{Text, grammar, load_for_enforcement};
 use meshward_core::api::mesh_config::MeshConfig;
 use meshward_core::api::peer_authentication::{self, PeerAuthentication};
-use meshward_core::snapshot::mtls::effective_modes;
+use meshward_core::snapshot::mtls::{Modes, effective_modes};
 use meshward_core::snapshot::select;
 use pyo3::prelude::*;
 
@@ -64,12 +64,7 @@ impl Policies {
         let default = MeshConfig::default();
         let root = &self.mesh.as_ref().unwrap_or(&default).root_namespace;
         let modes = effective_modes(&workload, &self.peer_authentications, root);
-        Ok(Named(match modes.of(port) {
-            peer_authentication::Mode::Disable => Mode::Disable,
-            peer_authentication::Mode::Permissive => Mode::Permissive,
-            // INVARIANT: effective modes are never unset; if one were, the strictest is the safe one.
-            peer_authentication::Mode::Strict | peer_authentication::Mode::Unset => Mode::Strict,
-        }))
+        Ok(mode_of(&modes, port))
     }
 
     fn __repr__(&self) -> String {
@@ -79,6 +74,15 @@ impl Policies {
             self.peer_authentications.len()
         )
     }
+}
+
+pub(crate) fn mode_of(modes: &Modes, port: u16) -> Named<Mode> {
+    Named(match modes.of(port) {
+        peer_authentication::Mode::Disable => Mode::Disable,
+        peer_authentication::Mode::Permissive => Mode::Permissive,
+        // INVARIANT: effective modes are never unset; if one were, the strictest is the safe one.
+        peer_authentication::Mode::Strict | peer_authentication::Mode::Unset => Mode::Strict,
+    })
 }
 
 /// Whom policies select.
@@ -93,7 +97,7 @@ pub(crate) fn workload(
     })
 }
 
-fn check_namespace(namespace: &str) -> PyResult<()> {
+pub(crate) fn check_namespace(namespace: &str) -> PyResult<()> {
     if grammar::is_label(namespace) {
         return Ok(());
     }

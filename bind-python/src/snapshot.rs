@@ -200,7 +200,7 @@ fn outbound_source(listener: u32, call: &Outbound) -> PyResult<OutboundSource> {
     })
 }
 
-fn listens(address: Address) -> PyResult<()> {
+pub(crate) fn listens(address: Address) -> PyResult<()> {
     if address.0.port() > 0 {
         return Ok(());
     }

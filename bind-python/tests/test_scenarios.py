@@ -17,13 +17,19 @@ from scenarios.world import World
 
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "scenarios"
 SCENARIOS = read_all(FOLDER)
-COMPARISONS_MIN = 1000
+COMPARISONS_MIN = 1500
 #: Every wrong line of these is driven, of the others one in twenty.
-ALWAYS_DRIVEN = {"audit.txt", "tcp-denied.txt", "without-a-certificate.txt"}
+ALWAYS_DRIVEN = {
+    "audit.txt",
+    "mesh-grows.txt",
+    "mesh-slow-delivery.txt",
+    "tcp-denied.txt",
+    "without-a-certificate.txt",
+}
 
 
 def test_the_files_are_found() -> None:
-    assert len(SCENARIOS) >= 25, FOLDER
+    assert len(SCENARIOS) >= 40, FOLDER
 
 
 def drive(scenario: Scenario, folder: Path, seed: int = 1, weather: Weather | None = None) -> Outcome:
@@ -127,11 +133,26 @@ def test_a_wrong_line_turns_python_red(tmp_path: Path, capsys: pytest.CaptureFix
     assert mutants > COMPARISONS_MIN
 
 
+POD = """mesh
+  apiVersion: v1
+  kind: Pod
+  metadata: {name: a}
+  spec: {containers: [{name: a, ports: [{containerPort: 7000}]}]}
+"""
+
+
 def test_what_cannot_be_done_is_told_with_its_line(tmp_path: Path) -> None:
     for text, words in [
         ("workload a ports=80:http\nopen c to=a:80\nsend a.1\n| x\n----\n", "x.txt:3: python: `a.1` was not opened"),
         ("workload a ports=80:http\nopen c to=a:80\nworkload b\n----\n", "x.txt:3: python: workloads come before"),
         ("workload a\napply\n  kind: X\n----\n", "x.txt:2: python: policies:1:1: "),
+        ("mesh\n  kind: X\n----\n", "x.txt:1: python: mesh:1:1: "),
+        (f"{POD}open c to=b:80\n----\n", "x.txt:6: python: `b` is unknown in namespace `default`"),
+        (f"{POD}open c to=a:7000 via=a\n----\n", "x.txt:6: python: `a` has no sidecar"),
+        (f"{POD}open c to=a:7000 from=b\n----\n", "x.txt:6: python: nobody is called `b`"),
+        (f"{POD}close a 7001\n----\n", "x.txt:6: python: `a` has no port 7001"),
+        (f"{POD}hold a\n----\n", "x.txt:6: python: `a` has no sidecar"),
+        (f"{POD}delete\n  {{apiVersion: v1, kind: Pod, metadata: {{name: a}}}}\n----\n", "x.txt:6: python: pod `a` is gone"),
     ]:
         failure = drive(parse(Path("x.txt"), text), tmp_path).failure
         assert failure is not None and failure.startswith(words)
@@ -150,6 +171,13 @@ def test_what_cannot_be_done_is_told_with_its_line(tmp_path: Path) -> None:
         ("workload a\nfinish a.1\n| x\n----\n", "x.txt:2: `finish` takes no lines after it"),
         ("advance 3\n----\n", "x.txt:1: `3` is not a time: 100ms, 5s"),
         ("----\na\n----\n", "x.txt:3: a second `----` in one block"),
+        ("workload a\nmesh\n  kind: X\n----\n", "x.txt:2: a file describes one mesh, in one way"),
+        ("mesh\n  kind: X\nworkload a\n----\n", "x.txt:3: the pods of a mesh are its workloads"),
+        ("mesh\nkind: X\n----\n", "x.txt:2: no command `kind:`"),
+        ("workload a\nhold a\n----\n", "x.txt:2: this is for files that say `mesh`"),
+        ("workload a ports=80:http\nopen c to=a:80 from=a\n----\n", "x.txt:2: this is for files that say `mesh`"),
+        ("mesh\n  kind: X\nopen c to=b:80 via=a from=b\n----\n", "x.txt:3: a client is behind a sidecar or past it"),
+        ("mesh\n  kind: X\nsend c\n| x\n----\n", "x.txt:3: no connection `c`"),
         (
             "workload a ports=80:http\nclose a 80\nadvance 3s\n----\n",
             "x.txt:3: `advance` stands alone in its block",

@@ -93,3 +93,4 @@ pub use driver::{Driver, ProxyId, Sink, Stats};
 pub use listen::{Destination, bind_listener};
 pub use remote::{Command, Remote};
 pub use shard::{ShardHandle, spawn_shard};
+pub use sys::bind_address_no_port;

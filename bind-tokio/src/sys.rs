@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 /// Leaves the choice of the local port to `connect`, which then needs a free pair of ends and not a free port: without it all
 /// links that leave from one address share some 28,000 ports (ip(7)).
-pub(crate) fn bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
+pub fn bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the descriptor is open while `socket` is borrowed; the kernel reads `size_of::<c_int>()` bytes at `&on`, which
     // outlives the call.

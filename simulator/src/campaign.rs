@@ -1,8 +1,12 @@
-//! Runs drawn from seeds: two sidecars, an impostor, clients of all kinds, applications with manners, faults, and a judge.
+//! Runs drawn from seeds: clients of all kinds, applications with manners, faults, and a judge.
+//!
+//! [`Kind::Pair`] is two sidecars and an impostor, with everything that can happen between them; [`Kind::Mesh`] is a whole
+//! mesh from YAML, with services, policies that change, and snapshots that come late ([`whole`]).
 
 pub mod actors;
 mod judge;
 pub mod plan;
+pub mod whole;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -65,6 +69,52 @@ impl Machine for Inspected {
     }
 }
 
+/// What a run is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Pair,
+    Mesh,
+}
+
+impl Kind {
+    /// `pair` or `mesh`.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "pair" => Some(Self::Pair),
+            "mesh" => Some(Self::Mesh),
+            _ => None,
+        }
+    }
+
+    /// A quarter of all seeds are meshes.
+    pub fn of(seed: u64) -> Self {
+        if Chance::new(seed, KIND_CHANCE).one_in(4) {
+            Self::Mesh
+        } else {
+            Self::Pair
+        }
+    }
+
+    /// The plan of `seed` in words.
+    pub fn plan(self, seed: u64, profile: Option<Profile>) -> String {
+        match self {
+            Self::Pair => Plan::draw(seed, profile).to_string(),
+            Self::Mesh => whole::plan::Plan::draw(seed, profile).to_string(),
+        }
+    }
+
+    /// Runs the plan of `seed` to its end.
+    pub fn run(self, seed: u64, profile: Option<Profile>, trace: Trace) -> Outcome {
+        match self {
+            Self::Pair => run(seed, profile, trace),
+            Self::Mesh => whole::run(seed, profile, trace),
+        }
+    }
+}
+
+/// The purpose of the draw of [`Kind::of`].
+const KIND_CHANCE: u64 = 6;
+
 /// What came of one run.
 #[derive(Debug)]
 pub struct Outcome {
@@ -114,7 +164,7 @@ pub fn seed_of(base: &str, number: u64) -> u64 {
     hash.low()
 }
 
-/// Runs the plan of `seed` to its end.
+/// Runs the plan of `seed` for two sidecars to its end.
 pub fn run(seed: u64, profile: Option<Profile>, trace: Trace) -> Outcome {
     let plan = Plan::draw(seed, profile);
     let mut world: Sim = World::new(seed, plan.weather.clone(), trace);

@@ -14,6 +14,7 @@ pub mod http;
 pub mod mesh;
 pub mod net;
 pub mod peer;
+pub mod pods;
 pub mod tls;
 pub mod trace;
 pub mod world;

@@ -4,8 +4,8 @@ use std::process::exit;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser;
-use meshward_simulator::campaign::plan::{Plan, Profile};
-use meshward_simulator::campaign::{Outcome, run, seed_of};
+use meshward_simulator::campaign::plan::Profile;
+use meshward_simulator::campaign::{Kind, Outcome, seed_of};
 use meshward_simulator::trace::{Hash, Trace};
 
 #[derive(Debug, Parser)]
@@ -23,6 +23,9 @@ struct Args {
     /// Which faults exist; drawn per run if absent
     #[arg(long, value_parser = profile)]
     profile: Option<Profile>,
+    /// `pair`: two sidecars; `mesh`: a whole mesh; drawn per run if absent
+    #[arg(long, value_parser = kind)]
+    kind: Option<Kind>,
     /// Print the plan and what every machine hears and says
     #[arg(long)]
     trace: bool,
@@ -32,20 +35,26 @@ fn profile(text: &str) -> Result<Profile, String> {
     Profile::named(text).ok_or_else(|| "calm, rough or storm".into())
 }
 
+fn kind(text: &str) -> Result<Kind, String> {
+    Kind::named(text).ok_or_else(|| "pair or mesh".into())
+}
+
 /// The run that is under way, for whoever panics.
 static CURRENT: AtomicU64 = AtomicU64::new(0);
 
 fn main() {
     let args = Args::parse();
     let reproduce = {
-        let (seed, profile) = (args.seed.clone(), args.profile);
+        let (seed, profile, kind) = (args.seed.clone(), args.profile, args.kind);
         move || {
-            let profile = profile.map_or_else(String::new, |p| {
-                format!(" --profile {}", format!("{p:?}").to_lowercase())
-            });
+            let option = |name: &str, value: Option<String>| {
+                value.map_or_else(String::new, |v| format!(" --{name} {}", v.to_lowercase()))
+            };
+            let profile = option("profile", profile.map(|p| format!("{p:?}")));
+            let kind = option("kind", kind.map(|k| format!("{k:?}")));
             let run = CURRENT.load(Ordering::Relaxed);
             eprintln!(
-                "reproduce: cargo run --release -p meshward-simulator -- --seed {seed} --first {run} --runs 1{profile} --trace"
+                "reproduce: cargo run --release -p meshward-simulator -- --seed {seed} --first {run} --runs 1{profile}{kind} --trace"
             );
         }
     };
@@ -60,13 +69,15 @@ fn main() {
     for number in args.first..args.first.saturating_add(args.runs) {
         CURRENT.store(number, Ordering::Relaxed);
         let seed = seed_of(&args.seed, number);
+        let kind = args.kind.unwrap_or_else(|| Kind::of(seed));
         let trace = if args.trace {
-            println!("{}", Plan::draw(seed, args.profile));
+            println!("run {number}, {kind:?}, {}", kind.plan(seed, args.profile));
             Trace::printed()
         } else {
             Trace::default()
         };
-        let outcome = run(seed, args.profile, trace);
+        let outcome = kind.run(seed, args.profile, trace);
+        sum.meshes += u64::from(kind == Kind::Mesh);
         if !outcome.violations.is_empty() {
             for violation in &outcome.violations {
                 eprintln!("run {number}: {violation}");
@@ -81,7 +92,10 @@ fn main() {
         "requests {}, answered {}, denied {}, arrived {}, resets {}, segments {}, streams {}",
         sum.requests, sum.answered, sum.denied, sum.arrived, sum.resets, sum.segments, sum.streams
     );
-    println!("{} runs, hash {hash}", args.runs);
+    println!(
+        "{} runs, {} of whole meshes, hash {hash}",
+        args.runs, sum.meshes
+    );
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +107,7 @@ struct Sum {
     resets: u64,
     segments: u64,
     streams: u64,
+    meshes: u64,
 }
 
 impl Sum {

@@ -64,7 +64,12 @@ pub(super) struct Outcome {
 }
 
 impl Stage {
-    pub(super) fn set(from: &Path, runtime: &str) -> Result<Self, Failure> {
+    /// `more`: variables beside those that every command has.
+    pub(super) fn set(
+        from: &Path,
+        runtime: &str,
+        more: &[(&str, String)],
+    ) -> Result<Self, Failure> {
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted))
@@ -76,13 +81,16 @@ impl Stage {
         let path = std::env::var("PATH").unwrap_or_default();
         let dir = private_folder()
             .map_err(|e| Failure::Machine(format!("no folder for the commands: {e}")))?;
-        let environment = BTreeMap::from([
+        let mut environment = BTreeMap::from([
             ("PATH".to_owned(), format!("{}:{path}", own.display())),
             ("RUNTIME".to_owned(), runtime.to_owned()),
             ("LC_ALL".to_owned(), "C".to_owned()),
             ("TZ".to_owned(), "UTC".to_owned()),
             ("NO_COLOR".to_owned(), "1".to_owned()),
         ]);
+        for (name, value) in more {
+            environment.insert((*name).to_owned(), value.clone());
+        }
         let stage = Self {
             dir,
             environment,

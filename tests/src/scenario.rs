@@ -30,6 +30,26 @@
 //! record catalog …                          access records, sorted
 //! ```
 //!
+//! A file may describe a whole mesh instead of its `workload`s, in the YAML that `meshward up` reads:
+//!
+//! ```text
+//! mesh                                      any objects, indented by two spaces; pods are the workloads, by their names
+//!   apiVersion: …
+//! open c1 to=webapp.shop:80 via=sleep-0     the application of the pod `sleep-0`, through its sidecar
+//! open c2 to=webapp.shop:80 from=sleep-0    the pod itself, past its sidecar if it has one; also with `tls …`
+//! open c3 to=webapp-0:8080                  somebody outside of the mesh
+//! apply                                     adds objects and changes them, as `kubectl apply` does: all or none
+//! delete                                    takes out those that the YAML names; pods themselves must stay
+//! hold webapp-0                             the snapshots that the sidecar of a pod should get are held back …
+//! release webapp-0                          … and now delivered, all of them, oldest first
+//! ```
+//!
+//! `to=` is what cluster DNS answers in the namespace of the caller (`default` for somebody outside), its first address;
+//! else a pod by its name; else an IP address. Without `via=`, the address of a service leads to its first endpoint. An
+//! application listens behind every port that its pod declares or a service targets; ports are 1024 or more. Names of pods
+//! are unique in a file, whatever their namespaces. In records pods are `webapp-0:8080`, services `service-webapp.shop:80`,
+//! and an application behind its sidecar is `app:8080`. The log is on until the mesh brings a ConfigMap `istio` of its own.
+//!
 //! In a file that says `advance`, no time passes otherwise. Escapes in `|` and `+` lines: `\\`, `\n`, `\r`, `\t`, `\xNN`.
 
 mod parse;
@@ -62,8 +82,15 @@ pub struct Block {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     Workload(Workload),
-    /// Policies and meshConfig, as YAML.
+    /// All objects of a mesh, as YAML.
+    Mesh(String),
+    /// Policies and meshConfig, as YAML; in a mesh, any objects.
     Apply(String),
+    /// Objects of a mesh, by the YAML that names them.
+    Delete(String),
+    /// The snapshots of a pod's sidecar are held back.
+    Hold(String),
+    Release(String),
     Open(Open),
     Send {
         conn: String,
@@ -129,10 +156,13 @@ pub enum Protocol {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Open {
     pub name: String,
-    pub workload: String,
+    /// A workload; in a mesh, whatever leads to an address.
+    pub host: String,
     pub port: u16,
     /// The workload whose application this client is; its traffic goes through the sidecar.
     pub via: Option<String>,
+    /// The pod that this client is, without its sidecar.
+    pub from: Option<String>,
     pub tls: Option<Tls>,
 }
 

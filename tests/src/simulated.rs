@@ -1,11 +1,10 @@
 //! The simulator as a driver: virtual time, seeded everything.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshward_core::clock::Instant;
 use meshward_core::id::LinkId;
 use meshward_core::link::Entry;
 use meshward_core::proxy::{Input, Proxy};
@@ -21,7 +20,7 @@ use meshward_simulator::world::{Node, World};
 
 use crate::driver::Driver;
 use crate::journal::{News, Seen, record_line};
-use crate::layout::Layout;
+use crate::layout::{Layout, Way};
 use crate::scenario::{Command, Open};
 
 /// A client's or an application's connection: the peer and its link.
@@ -35,17 +34,32 @@ struct Told {
     ending: bool,
 }
 
-/// One scenario in one world. Process `i` is workload `i`; peer 0 is all clients, peer `i + 1` the application of workload
-/// `i`.
+/// Who a member of the layout is in the world.
+#[derive(Clone, Copy, Debug)]
+struct Actors {
+    process: Option<usize>,
+    app: usize,
+    /// The application as a client, whose calls the process takes.
+    caller: usize,
+}
+
+/// One scenario in one world. Peer 0 is all clients from outside.
 #[derive(Debug)]
 pub struct Simulated {
     seed: u64,
     layout: Layout,
     world: Option<World<Inspected, Speaker<()>>>,
     weather: Weather,
+    seeds: Chance,
+    /// By member.
+    actors: Vec<Actors>,
+    /// The member of each process.
+    members: Vec<usize>,
     clients: BTreeMap<String, Place>,
     told: BTreeMap<Place, Told>,
     records: usize,
+    /// Every address at which somebody listened.
+    opened: BTreeSet<SocketAddr>,
 }
 
 /// From where everybody calls who does not say otherwise: what a kernel chooses for loopback.
@@ -61,9 +75,13 @@ impl Simulated {
             layout: Layout::new([1, 0], seed, BIRTH),
             world: None,
             weather,
+            seeds: Chance::new(seed, 200),
+            actors: Vec::new(),
+            members: Vec::new(),
             clients: BTreeMap::new(),
             told: BTreeMap::new(),
             records: 0,
+            opened: BTreeSet::new(),
         }
     }
 
@@ -82,29 +100,79 @@ impl Simulated {
     fn begin(&mut self) {
         let mut world = World::new(self.seed, self.weather.clone(), Trace::with_lines());
         world.add_peer(Speaker::new(()), LOOPBACK);
-        let mut seeds = Chance::new(self.seed, 200);
-        for index in 0..self.layout.workloads().len() {
-            let clock = WallClock::default();
-            let crypto = crypto::crypto(self.seed ^ (index as u64 + 1) << 40);
-            let proxy = Proxy::new(seeds.seed(), crypto, clock.read(Instant(0)));
-            world.add_process(Inspected::new(proxy), LOOPBACK, clock);
-            world.add_peer(Speaker::new(()), LOOPBACK);
-            let svid = self.layout.svid(index);
-            world.inject(index, Input::Svid(svid), Duration::ZERO);
-            let snapshot = self.layout.snapshot(index);
-            world.inject(index, Input::Snapshot(snapshot), Duration::ZERO);
-            let process = Node::Process(index);
-            for (port, _) in &self.layout.workloads()[index].ports {
-                world.listen(process, self.layout.inbound(index, *port), Entry::Inbound);
-                let app = Node::Peer(index + 1);
-                world.listen(app, self.layout.app(index, *port), Entry::Inbound);
-                for caller in 0..self.layout.workloads().len() {
-                    let service = self.layout.service(caller, index, *port);
-                    world.listen(Node::Process(caller), service, Entry::Outbound);
+        self.world = Some(world);
+        self.meet();
+    }
+
+    /// Lets in those of the layout who are not there yet, and opens whatever doors are new.
+    fn meet(&mut self) {
+        let Some(mut world) = self.world.take() else {
+            return;
+        };
+        for (index, member) in self.layout.members().to_vec().into_iter().enumerate() {
+            let known = self.actors.get(index).copied();
+            let actors = known.unwrap_or_else(|| {
+                let process = member.sidecar.then(|| {
+                    let number = self.members.len() as u64 + 1;
+                    let clock = WallClock::default();
+                    let crypto = crypto::crypto(self.seed ^ number << 40);
+                    let proxy = Proxy::new(self.seeds.seed(), crypto, clock.read(world.now()));
+                    let process = world.add_process(Inspected::new(proxy), member.address, clock);
+                    self.members.push(index);
+                    let svid = self.layout.svid(index);
+                    world.inject(process, Input::Svid(svid), Duration::ZERO);
+                    let snapshot = self.layout.snapshot(index);
+                    world.inject(process, Input::Snapshot(snapshot), Duration::ZERO);
+                    process
+                });
+                let app = world.add_peer(Speaker::new(()), member.address);
+                let caller = world.add_peer(Speaker::new(()), member.address);
+                if let Some(process) = process {
+                    world.capture(caller, process);
                 }
+                Actors {
+                    process,
+                    app,
+                    caller,
+                }
+            });
+            if known.is_none() {
+                self.actors.push(actors);
+            }
+            let opened = &mut self.opened;
+            let mut listen = |node, address, entry| {
+                if opened.insert(address) {
+                    world.listen(node, address, entry);
+                }
+            };
+            for (address, entry) in member.doors {
+                if let Some(process) = actors.process {
+                    listen(Node::Process(process), address, entry);
+                }
+            }
+            for address in member.apps.into_values() {
+                listen(Node::Peer(actors.app), address, Entry::Inbound);
             }
         }
         self.world = Some(world);
+    }
+
+    /// Gives everybody who was there what has changed for them, and lets the others in.
+    fn change(&mut self) {
+        if self.world.is_none() {
+            return;
+        }
+        for (index, snapshot) in self.layout.publish(self.actors.len()) {
+            self.tell(index, Input::Snapshot(snapshot));
+        }
+        self.meet();
+    }
+
+    fn tell(&mut self, member: usize, input: Input) {
+        self.world();
+        if let Some(process) = self.actors[member].process {
+            self.world().inject(process, input, Duration::ZERO);
+        }
     }
 
     fn find(&mut self, name: &str) -> Result<Place, String> {
@@ -112,7 +180,9 @@ impl Simulated {
             return Ok(*place);
         }
         let (workload, number) = name.rsplit_once('.').ok_or("no such connection")?;
-        let peer = self.layout.index(workload) + 1;
+        let member = self.layout.index(workload)?;
+        self.world();
+        let peer = self.actors[member].app;
         let nth: usize = number.parse().map_err(|_| "no such connection")?;
         let mut conns = self.world().peer(peer).hands.conns();
         let found = nth.checked_sub(1).and_then(|n| conns.nth(n));
@@ -128,14 +198,6 @@ impl Simulated {
     }
 
     fn open(&mut self, open: &Open) -> Result<(), String> {
-        let workload = self.layout.index(&open.workload);
-        let to = match &open.via {
-            None => self.layout.inbound(workload, open.port),
-            Some(via) => {
-                let caller = self.layout.index(via);
-                self.layout.service(caller, workload, open.port)
-            }
-        };
         let clock = Arc::new(self.world().shared_clock());
         let tls = match &open.tls {
             None => None,
@@ -146,16 +208,19 @@ impl Simulated {
                 Some(client)
             }
         };
-        let link = self
-            .world()
-            .poke(0, |p, _, out| p.act(out, |hands| hands.open(to, None, tls)));
-        self.clients.insert(open.name.clone(), (0, link));
+        let (peer, from, to) = match self.layout.way(open)? {
+            Way::Direct { from, to } => (0, from.map(|ip| SocketAddr::new(ip, 0)), to),
+            Way::Captured { member, to } => (self.actors[member].caller, None, to),
+        };
+        let link = self.world().poke(peer, |p, _, out| {
+            p.act(out, |hands| hands.open(to, from, tls))
+        });
+        self.clients.insert(open.name.clone(), (peer, link));
         Ok(())
     }
 
     fn news(&mut self) -> News {
         let mut news = News::default();
-        let names = self.layout.names();
         let Some(world) = &self.world else {
             return news;
         };
@@ -163,17 +228,18 @@ impl Simulated {
         for (name, place) in &self.clients {
             places.push((name.clone(), *place));
         }
-        for (index, workload) in self.layout.workloads().iter().enumerate() {
-            let conns = world.peer(index + 1).hands.conns();
+        let clients = places.len();
+        for (actors, member) in self.actors.iter().zip(self.layout.members()) {
+            let conns = world.peer(actors.app).hands.conns();
             for (n, (link, _)) in (1..).zip(conns) {
-                places.push((format!("{}.{n}", workload.name), (index + 1, link)));
+                places.push((format!("{}.{n}", member.name), (actors.app, link)));
             }
         }
-        for (name, place) in places {
+        for (at, (name, place)) in places.into_iter().enumerate() {
             let conn = world.peer(place.0).hands.conn(place.1);
             let told = self.told.entry(place).or_default();
             let seen = Seen {
-                opened: place.0 > 0 && !told.opened,
+                opened: at >= clients && !told.opened,
                 bytes: conn.received[told.bytes..].to_vec(),
                 ending: conn.ending.filter(|_| !told.ending),
             };
@@ -187,9 +253,9 @@ impl Simulated {
             }
         }
         for reported in &world.reports()[self.records..] {
-            let workload = &self.layout.workloads()[reported.process].name;
-            news.records
-                .push(record_line(workload, &reported.record, &names));
+            let member = &self.layout.members()[self.members[reported.process]];
+            let line = record_line(&member.name, &reported.record, self.layout.names());
+            news.records.push(line);
         }
         self.records = world.reports().len();
         news
@@ -209,14 +275,26 @@ impl Driver for Simulated {
                 }
                 self.layout.add(workload)
             }
+            Command::Mesh(yaml) => {
+                if self.world.is_some() {
+                    return Err("a mesh comes before what happens".into());
+                }
+                self.layout.mesh(yaml)
+            }
             Command::Apply(yaml) => {
                 self.layout.apply(yaml)?;
-                if self.world.is_some() {
-                    for index in 0..self.layout.workloads().len() {
-                        let snapshot = self.layout.snapshot(index);
-                        self.world()
-                            .inject(index, Input::Snapshot(snapshot), Duration::ZERO);
-                    }
+                self.change();
+                Ok(())
+            }
+            Command::Delete(yaml) => {
+                self.layout.delete(yaml)?;
+                self.change();
+                Ok(())
+            }
+            Command::Hold(name) => self.layout.hold(name),
+            Command::Release(name) => {
+                for (index, snapshot) in self.layout.release(name)? {
+                    self.tell(index, Input::Snapshot(snapshot));
                 }
                 Ok(())
             }
@@ -225,19 +303,18 @@ impl Driver for Simulated {
             Command::Finish(conn) => self.act(conn, Hands::finish),
             Command::Reset(conn) => self.act(conn, Hands::reset),
             Command::Close { workload, port } => {
-                let app = self.layout.app(self.layout.index(workload), *port);
+                let app = self.layout.app(workload, *port)?;
                 self.world().stop_listening(app);
                 Ok(())
             }
             Command::Silence { workload, port } => {
-                let app = self.layout.app(self.layout.index(workload), *port);
+                let app = self.layout.app(workload, *port)?;
                 self.world().net().silence(app);
                 Ok(())
             }
             Command::Drain { workload, grace } => {
-                let index = self.layout.index(workload);
-                let drain = Input::Drain { grace: *grace };
-                self.world().inject(index, drain, Duration::ZERO);
+                let index = self.layout.proxy(workload)?;
+                self.tell(index, Input::Drain { grace: *grace });
                 Ok(())
             }
             Command::Advance(span) => {

@@ -4,12 +4,14 @@
 //! stays so for a moment, or until patience ends. Files that say `advance` live by a [`Pace`]: for their sidecars time passes
 //! in `advance` alone, faster than it really does.
 
-use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
+mod conn;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use meshward_core::clock::{Deadline, Now, UnixTime};
@@ -22,14 +24,14 @@ use meshward_simulator::campaign::Inspected;
 use meshward_simulator::check::Checked;
 use meshward_simulator::clock::SharedClock;
 use meshward_simulator::crypto;
-use meshward_simulator::peer::Ending;
-use meshward_simulator::tls::{TlsClient, TlsEnd};
+use meshward_simulator::tls::TlsClient;
 
 use crate::driver::Driver;
 use crate::journal::{News, Seen, record_line};
-use crate::layout::Layout;
+use crate::layout::{Layout, Way};
 use crate::pace::{Pace, Paced};
 use crate::scenario::{Command, Open, Scenario};
+use conn::{App, Conn, Told, lock};
 
 /// What runs machines over sockets.
 pub trait Host {
@@ -112,6 +114,12 @@ impl std::fmt::Debug for Sidecar {
 pub trait Running {
     fn tell(&self, input: Input);
 
+    /// Accepts at one more listener.
+    fn open(&self, listener: TcpListener, entry: Entry);
+
+    /// Takes over what its application sends to `to`.
+    fn capture(&self, stream: TcpStream, from: SocketAddr, to: SocketAddr);
+
     /// Ends it. An error if it ended by itself before, with what it said.
     fn stop(self: Box<Self>) -> Result<(), String>;
 }
@@ -133,247 +141,6 @@ fn wait_until(is_true: impl Fn() -> bool) -> Option<()> {
     Some(())
 }
 
-/// One end of one connection, as its application sees it.
-#[derive(Debug, Default)]
-struct State {
-    received: Vec<u8>,
-    ending: Option<Ending>,
-    tls: Option<TlsClient>,
-    finished: bool,
-    finishing: bool,
-    told: Told,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Told {
-    opened: bool,
-    bytes: usize,
-    ending: bool,
-}
-
-/// A connection: its journal, and its socket while somebody holds it.
-#[derive(Debug)]
-struct Conn {
-    state: Arc<Mutex<State>>,
-    socket: Option<Arc<TcpStream>>,
-    stop: Arc<AtomicBool>,
-    reader: Option<JoinHandle<()>>,
-}
-
-/// How long a blocked read or accept goes without looking whether it should end.
-const BEAT: Duration = Duration::from_millis(5);
-
-impl Conn {
-    fn begin(stream: TcpStream, tls: Option<TlsClient>, pulse: &Pulse) -> std::io::Result<Self> {
-        stream.set_read_timeout(Some(BEAT))?;
-        stream.set_nodelay(true)?;
-        let socket = Arc::new(stream);
-        let state = Arc::new(Mutex::new(State {
-            tls,
-            ..State::default()
-        }));
-        flush(&mut lock(&state), &socket);
-        let stop = Arc::new(AtomicBool::new(false));
-        let reader = thread::spawn({
-            let (state, socket, stop) =
-                (Arc::clone(&state), Arc::clone(&socket), Arc::clone(&stop));
-            let pulse = pulse.clone();
-            move || read(&state, &socket, &stop, &pulse)
-        });
-        Ok(Self {
-            state,
-            socket: Some(socket),
-            stop,
-            reader: Some(reader),
-        })
-    }
-
-    fn refused() -> Self {
-        let state = State {
-            ending: Some(Ending::Refused),
-            ..State::default()
-        };
-        Self {
-            state: Arc::new(Mutex::new(state)),
-            socket: None,
-            stop: Arc::default(),
-            reader: None,
-        }
-    }
-
-    fn send(&self, bytes: &[u8]) {
-        let Some(socket) = &self.socket else { return };
-        let mut state = lock(&self.state);
-        if state.finished {
-            return;
-        }
-        match &mut state.tls {
-            Some(tls) if matches!(tls.end(), None | Some(TlsEnd::Notified)) => {
-                tls.send(bytes);
-                flush(&mut state, socket);
-            }
-            // The session failed before the client came to say this.
-            Some(_) => {}
-            // The reader tells what became of the connection.
-            None => drop((&**socket).write_all(bytes)),
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(socket) = &self.socket {
-            finish(&mut lock(&self.state), socket);
-        }
-    }
-
-    /// Lets go of the socket: with a reset, or as the system does it.
-    fn let_go(&mut self, reset: bool) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(reader) = self.reader.take() {
-            drop(reader.join());
-        }
-        if let Some(socket) = self.socket.take()
-            && reset
-        {
-            drop(socket2::SockRef::from(&*socket).set_linger(Some(Duration::ZERO)));
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn flush(state: &mut State, mut socket: &TcpStream) {
-    if let Some(tls) = &mut state.tls {
-        drop(socket.write_all(&tls.take_wire()));
-    }
-}
-
-fn finish(state: &mut State, socket: &TcpStream) {
-    if state.finished {
-        return;
-    }
-    if let Some(tls) = &mut state.tls {
-        if tls.is_handshaking() && state.ending.is_none() {
-            state.finishing = true;
-            return;
-        }
-        tls.finish();
-    }
-    flush(state, socket);
-    state.finished = true;
-    drop(socket.shutdown(Shutdown::Write));
-}
-
-/// Reads until the end, or until it is told to stop.
-fn read(state: &Mutex<State>, mut socket: &TcpStream, stop: &AtomicBool, pulse: &Pulse) {
-    let mut buffer = vec![0; 64 * 1024];
-    while !stop.load(Ordering::Relaxed) {
-        let result = socket.read(&mut buffer);
-        let mut state = lock(state);
-        let ending = match result {
-            Ok(0) => Some(Ending::Fin),
-            Ok(n) => {
-                pulse.beat();
-                take(&mut state, &buffer[..n]);
-                flush(&mut state, socket);
-                if state.finishing {
-                    finish(&mut state, socket);
-                }
-                None
-            }
-            Err(e) => match e.kind() {
-                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => None,
-                _ => Some(Ending::Reset),
-            },
-        };
-        if let Some(ending) = ending {
-            state.ending.get_or_insert(ending);
-            return;
-        }
-    }
-}
-
-fn take(state: &mut State, wire: &[u8]) {
-    let Some(tls) = &mut state.tls else {
-        state.received.extend_from_slice(wire);
-        return;
-    };
-    tls.receive(wire, &mut state.received);
-    let ending = match tls.end() {
-        None => return,
-        Some(TlsEnd::Notified) => Ending::Fin,
-        Some(TlsEnd::Alert(n)) => Ending::Alert(n),
-        Some(TlsEnd::Broken) => Ending::NotTls,
-    };
-    state.ending.get_or_insert(ending);
-}
-
-/// The application of one workload: its listeners, served in turn by one thread, and what they accepted.
-#[derive(Debug)]
-struct App {
-    listeners: Arc<Mutex<BTreeMap<u16, TcpListener>>>,
-    /// What keeps connects from being answered.
-    silenced: Vec<(TcpListener, TcpStream)>,
-    conns: Arc<Mutex<Vec<Conn>>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl App {
-    fn begin(listeners: BTreeMap<u16, TcpListener>, pulse: Pulse) -> Self {
-        let listeners = Arc::new(Mutex::new(listeners));
-        let (conns, stop): (Arc<Mutex<Vec<Conn>>>, Arc<AtomicBool>) = Default::default();
-        let thread = thread::spawn({
-            let (listeners, conns, stop) = (
-                Arc::clone(&listeners),
-                Arc::clone(&conns),
-                Arc::clone(&stop),
-            );
-            move || {
-                while !stop.load(Ordering::Relaxed) {
-                    for listener in lock(&listeners).values() {
-                        while let Ok((stream, _)) = listener.accept() {
-                            if let Ok(conn) = Conn::begin(stream, None, &pulse) {
-                                lock(&conns).push(conn);
-                            }
-                        }
-                    }
-                    thread::sleep(Duration::from_millis(1));
-                }
-            }
-        });
-        Self {
-            listeners,
-            silenced: Vec::new(),
-            conns,
-            stop,
-            thread: Some(thread),
-        }
-    }
-
-    /// Nobody accepts behind `port` any more, and the queue of those who wait is full: Linux drops what else comes.
-    fn silence(&mut self, port: u16) -> std::io::Result<()> {
-        let Some(listener) = lock(&self.listeners).remove(&port) else {
-            return Ok(());
-        };
-        socket2::SockRef::from(&listener).listen(0)?;
-        let filler = TcpStream::connect(listener.local_addr()?)?;
-        self.silenced.push((listener, filler));
-        Ok(())
-    }
-
-    fn end(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
-        for conn in lock(&self.conns).iter_mut() {
-            conn.let_go(true);
-        }
-    }
-}
-
 /// One scenario over real sockets.
 #[derive(Debug)]
 pub struct Sockets<H> {
@@ -390,20 +157,44 @@ pub struct Sockets<H> {
 }
 
 struct World {
-    sidecars: Vec<Box<dyn Running>>,
-    /// How much each sidecar was told, and how much it has heard of it.
-    told: Vec<(u64, Pulse)>,
-    apps: Vec<App>,
+    /// By member of the layout.
+    sites: Vec<Site>,
+    report: mpsc::Sender<(usize, Record)>,
     records: mpsc::Receiver<(usize, Record)>,
 }
 
+/// One member of the layout, alive.
+struct Site {
+    sidecar: Option<Living>,
+    app: App,
+    /// Every address at which somebody listened.
+    opened: BTreeSet<SocketAddr>,
+}
+
+struct Living {
+    sidecar: Box<dyn Running>,
+    /// How much it was told, and how much it has heard of that.
+    told: u64,
+    heard: Pulse,
+}
+
 impl World {
+    fn sidecars(&self) -> impl Iterator<Item = &dyn Running> {
+        let living = self.sites.iter().filter_map(|site| site.sidecar.as_ref());
+        living.map(|living| &*living.sidecar)
+    }
+
+    fn living(&mut self, member: usize) -> Result<&mut Living, String> {
+        let living = self.sites[member].sidecar.as_mut();
+        living.ok_or_else(|| "a sidecar that is not there".into())
+    }
+
     /// Returns when the sidecar has heard it, so that what the scenario does next comes after it.
-    fn tell(&mut self, sidecar: usize, input: Input) -> Result<(), String> {
-        let (told, heard) = &mut self.told[sidecar];
-        *told += 1;
-        self.sidecars[sidecar].tell(input);
-        let heard = wait_until(|| heard.beats() >= *told);
+    fn tell(&mut self, member: usize, input: Input) -> Result<(), String> {
+        let living = self.living(member)?;
+        living.told += 1;
+        living.sidecar.tell(input);
+        let heard = wait_until(|| living.heard.beats() >= living.told);
         heard.ok_or_else(|| "a sidecar does not hear what it is told".into())
     }
 }
@@ -411,7 +202,7 @@ impl World {
 impl std::fmt::Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("World")
-            .field("apps", &self.apps)
+            .field("sites", &self.sites.len())
             .finish_non_exhaustive()
     }
 }
@@ -420,6 +211,40 @@ impl std::fmt::Debug for World {
 /// it should be.
 const QUIET: Duration = Duration::from_millis(15);
 const QUIET_IF_EMPTY: Duration = Duration::from_millis(120);
+
+fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).map_err(|e| format!("{address}: {e}"))
+}
+
+/// For an application, which looks whether somebody has come.
+fn listen(address: SocketAddr) -> Result<TcpListener, String> {
+    let listener = bind(address)?;
+    listener.set_nonblocking(true).map_err(|e| e.to_string())?;
+    Ok(listener)
+}
+
+fn connect(from: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+    let Some(from) = from else {
+        return TcpStream::connect(to);
+    };
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(from, 0).into())?;
+    socket.connect(&to.into())?;
+    Ok(socket.into())
+}
+
+/// Both ends of a connection, and the port of the first: what an entry of the mesh accepts and hands over.
+fn pair() -> io::Result<(TcpStream, TcpStream, u16)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let ours = TcpStream::connect(listener.local_addr()?)?;
+    let port = ours.local_addr()?.port();
+    loop {
+        let (theirs, from) = listener.accept()?;
+        if from.port() == port {
+            return Ok((ours, theirs, port));
+        }
+    }
+}
 
 impl<H: Host> Sockets<H> {
     /// `patience`: how long an outcome is waited for.
@@ -451,80 +276,97 @@ impl<H: Host> Sockets<H> {
 
     fn world(&mut self) -> Result<&mut World, String> {
         if self.world.is_none() {
-            let world = self.begin()?;
-            self.world = Some(world);
+            let (report, records) = mpsc::channel();
+            self.world = Some(World {
+                sites: Vec::new(),
+                report,
+                records,
+            });
+            self.meet()?;
         }
         Ok(self.world.as_mut().expect("it has begun"))
     }
 
-    fn begin(&mut self) -> Result<World, String> {
-        let bind =
-            |address: SocketAddr| TcpListener::bind(address).map_err(|e| format!("{address}: {e}"));
-        let (sender, records) = mpsc::channel();
-        let mut world = World {
-            sidecars: Vec::new(),
-            told: Vec::new(),
-            apps: Vec::new(),
-            records,
+    /// Lets in those of the layout who are not there yet, and opens whatever doors are new.
+    fn meet(&mut self) -> Result<(), String> {
+        let Some(world) = &mut self.world else {
+            return Ok(());
         };
-        let count = self.layout.workloads().len();
-        for index in 0..count {
-            let ports: Vec<u16> = {
-                let me = &self.layout.workloads()[index];
-                me.ports.iter().map(|(port, _)| *port).collect()
-            };
-            let mut listeners = BTreeMap::new();
-            let mut doors = Vec::new();
-            for port in ports {
-                let listener = bind(self.layout.app(index, port))?;
-                listener.set_nonblocking(true).map_err(|e| e.to_string())?;
-                listeners.insert(port, listener);
-                doors.push((bind(self.layout.inbound(index, port))?, Entry::Inbound));
-            }
-            for other in (0..count).filter(|other| *other != index) {
-                for (port, _) in &self.layout.workloads()[other].ports {
-                    let door = bind(self.layout.service(index, other, *port))?;
-                    doors.push((door, Entry::Outbound));
+        for (index, member) in self.layout.members().to_vec().into_iter().enumerate() {
+            if let Some(site) = world.sites.get_mut(index) {
+                for (port, address) in member.apps {
+                    if site.opened.insert(address) {
+                        lock(&site.app.listeners).insert(port, listen(address)?);
+                    }
                 }
+                for (address, entry) in member.doors {
+                    if site.opened.insert(address)
+                        && let Some(living) = &site.sidecar
+                    {
+                        living.sidecar.open(bind(address)?, entry);
+                    }
+                }
+                continue;
             }
-            world.apps.push(App::begin(listeners, self.pulse.clone()));
-            let sender = sender.clone();
-            let (pace, pulse) = (self.pace.clone(), self.pulse.clone());
-            let heard = Pulse::default();
-            let told = heard.clone();
-            let proxy = move |now| Beating {
-                machine: Inspected::new(Proxy::new(
-                    [index as u8 + 1; 32],
-                    Crypto::production(),
-                    now,
-                )),
-                pulse,
-                told,
+            let mut opened = BTreeSet::new();
+            let mut listeners = BTreeMap::new();
+            for (port, address) in member.apps {
+                opened.insert(address);
+                listeners.insert(port, listen(address)?);
+            }
+            let mut doors = Vec::new();
+            for (address, entry) in member.doors {
+                opened.insert(address);
+                doors.push((bind(address)?, entry));
+            }
+            let app = App::begin(listeners, self.pulse.clone());
+            let mut site = Site {
+                sidecar: None,
+                app,
+                opened,
             };
-            let sidecar = Sidecar {
-                machine: Box::new(move |now| Checked::new(Paced::new(pace, now, proxy))),
-                inputs: vec![
-                    Input::Svid(self.layout.svid(index)),
-                    Input::Snapshot(self.layout.snapshot(index)),
-                ],
-                doors,
-                records: Box::new(move |record| drop(sender.send((index, record)))),
-            };
-            world.told.push((sidecar.inputs.len() as u64, heard));
-            world.sidecars.push(self.host.start(sidecar)?);
+            if member.sidecar {
+                let report = world.report.clone();
+                let (pace, pulse) = (self.pace.clone(), self.pulse.clone());
+                let heard = Pulse::default();
+                let told = heard.clone();
+                let seed = [index as u8 + 1; 32];
+                let proxy = move |now| Beating {
+                    machine: Inspected::new(Proxy::new(seed, Crypto::production(), now)),
+                    pulse,
+                    told,
+                };
+                let sidecar = Sidecar {
+                    machine: Box::new(move |now| Checked::new(Paced::new(pace, now, proxy))),
+                    inputs: vec![
+                        Input::Svid(self.layout.svid(index)),
+                        Input::Snapshot(self.layout.snapshot(index)),
+                    ],
+                    doors,
+                    records: Box::new(move |record| drop(report.send((index, record)))),
+                };
+                site.sidecar = Some(Living {
+                    told: sidecar.inputs.len() as u64,
+                    heard,
+                    sidecar: self.host.start(sidecar)?,
+                });
+            }
+            world.sites.push(site);
         }
-        Ok(world)
+        Ok(())
+    }
+
+    /// Gives everybody who was there what has changed for them, and lets the others in.
+    fn change(&mut self) -> Result<(), String> {
+        if let Some(world) = &mut self.world {
+            for (index, snapshot) in self.layout.publish(world.sites.len()) {
+                world.tell(index, Input::Snapshot(snapshot))?;
+            }
+        }
+        self.meet()
     }
 
     fn open(&mut self, open: &Open) -> Result<(), String> {
-        let workload = self.layout.index(&open.workload);
-        let to = match &open.via {
-            None => self.layout.inbound(workload, open.port),
-            Some(via) => {
-                let caller = self.layout.index(via);
-                self.layout.service(caller, workload, open.port)
-            }
-        };
         let tls = match &open.tls {
             None => None,
             Some(tls) => {
@@ -534,11 +376,24 @@ impl<H: Host> Sockets<H> {
                 Some(TlsClient::new(&offer, provider, clock).map_err(|e| e.to_string())?)
             }
         };
+        let way = self.layout.way(open)?;
         self.world()?;
-        let conn = match TcpStream::connect(to) {
+        let stream = match way {
+            Way::Direct { from, to } => connect(from, to).map_err(|e| (e, to)),
+            Way::Captured { member, to } => {
+                let from = self.layout.members()[member].address;
+                let living = self.world()?.living(member)?;
+                pair().map_err(|e| (e, to)).map(|(ours, theirs, port)| {
+                    let from = SocketAddr::new(from, port);
+                    living.sidecar.capture(theirs, from, to);
+                    ours
+                })
+            }
+        };
+        let conn = match stream {
             Ok(stream) => Conn::begin(stream, tls, &self.pulse).map_err(|e| e.to_string())?,
-            Err(e) if e.kind() == ErrorKind::ConnectionRefused => Conn::refused(),
-            Err(e) => return Err(format!("{to}: {e}")),
+            Err((e, _)) if e.kind() == ErrorKind::ConnectionRefused => Conn::refused(),
+            Err((e, to)) => return Err(format!("{to}: {e}")),
         };
         self.clients.insert(open.name.clone(), conn);
         Ok(())
@@ -550,9 +405,9 @@ impl<H: Host> Sockets<H> {
             return Ok(());
         }
         let (workload, number) = name.rsplit_once('.').ok_or("no such connection")?;
-        let index = self.layout.index(workload);
+        let index = self.layout.index(workload)?;
         let nth: usize = number.parse().map_err(|_| "no such connection")?;
-        let mut conns = lock(&self.world()?.apps[index].conns);
+        let mut conns = lock(&self.world()?.sites[index].app.conns);
         let found = nth.checked_sub(1).and_then(|n| conns.get_mut(n));
         act(found.ok_or_else(|| format!("`{name}` was not opened"))?);
         Ok(())
@@ -564,7 +419,7 @@ impl<H: Host> Sockets<H> {
         let end = Instant::now() + self.patience + span;
         let world = self.world()?;
         pace.advance(span);
-        for sidecar in &world.sidecars {
+        for sidecar in world.sidecars() {
             sidecar.tell(Input::Tick);
         }
         while !pace.has_arrived() {
@@ -579,7 +434,6 @@ impl<H: Host> Sockets<H> {
     /// What is new; `tell` makes it old.
     fn news(&mut self, tell: bool) -> News {
         let mut news = News::default();
-        let names = self.layout.names();
         let mut add = |name: String, conn: &Conn, of_app: bool| {
             let mut state = lock(&conn.state);
             let seen = Seen {
@@ -602,16 +456,17 @@ impl<H: Host> Sockets<H> {
             add(name.clone(), conn, false);
         }
         if let Some(world) = &self.world {
-            for (workload, app) in self.layout.workloads().iter().zip(&world.apps) {
-                for (n, conn) in (1..).zip(lock(&app.conns).iter()) {
-                    add(format!("{}.{n}", workload.name), conn, true);
+            for (member, site) in self.layout.members().iter().zip(&world.sites) {
+                for (n, conn) in (1..).zip(lock(&site.app.conns).iter()) {
+                    add(format!("{}.{n}", member.name), conn, true);
                 }
             }
             self.records.extend(world.records.try_iter());
         }
         for (index, record) in &self.records[self.told_records..] {
-            let workload = &self.layout.workloads()[*index].name;
-            news.records.push(record_line(workload, record, &names));
+            let member = &self.layout.members()[*index].name;
+            let line = record_line(member, record, self.layout.names());
+            news.records.push(line);
         }
         if tell {
             self.told_records = self.records.len();
@@ -633,12 +488,25 @@ impl<H: Host> Driver for Sockets<H> {
                 }
                 self.layout.add(workload)
             }
+            Command::Mesh(yaml) => {
+                if self.world.is_some() {
+                    return Err("a mesh comes before what happens".into());
+                }
+                self.layout.mesh(yaml)
+            }
             Command::Apply(yaml) => {
                 self.layout.apply(yaml)?;
-                if let Some(world) = &mut self.world {
-                    for index in 0..world.sidecars.len() {
-                        world.tell(index, Input::Snapshot(self.layout.snapshot(index)))?;
-                    }
+                self.change()
+            }
+            Command::Delete(yaml) => {
+                self.layout.delete(yaml)?;
+                self.change()
+            }
+            Command::Hold(name) => self.layout.hold(name),
+            Command::Release(name) => {
+                self.world()?;
+                for (index, snapshot) in self.layout.release(name)? {
+                    self.world()?.tell(index, Input::Snapshot(snapshot))?;
                 }
                 Ok(())
             }
@@ -647,18 +515,20 @@ impl<H: Host> Driver for Sockets<H> {
             Command::Finish(conn) => self.act(conn, |conn| conn.finish()),
             Command::Reset(conn) => self.act(conn, |conn| conn.let_go(true)),
             Command::Close { workload, port } => {
-                let index = self.layout.index(workload);
-                lock(&self.world()?.apps[index].listeners).remove(port);
+                self.layout.app(workload, *port)?;
+                let index = self.layout.index(workload)?;
+                lock(&self.world()?.sites[index].app.listeners).remove(port);
                 Ok(())
             }
             Command::Drain { workload, grace } => {
-                let index = self.layout.index(workload);
+                let index = self.layout.proxy(workload)?;
                 let drain = Input::Drain { grace: *grace };
                 self.world()?.tell(index, drain)
             }
             Command::Silence { workload, port } => {
-                let index = self.layout.index(workload);
-                let silenced = self.world()?.apps[index].silence(*port);
+                self.layout.app(workload, *port)?;
+                let index = self.layout.index(workload)?;
+                let silenced = self.world()?.sites[index].app.silence(*port);
                 silenced.map_err(|e| e.to_string())
             }
             Command::Advance(span) => self.advance(*span),
@@ -708,11 +578,13 @@ impl<H: Host> Driver for Sockets<H> {
             conn.let_go(true);
         }
         if let Some(world) = self.world.take() {
-            for mut app in world.apps {
-                app.end();
+            let mut sidecars = Vec::new();
+            for mut site in world.sites {
+                site.app.end();
+                sidecars.extend(site.sidecar);
             }
-            for sidecar in world.sidecars {
-                left_over.extend(sidecar.stop().err());
+            for living in sidecars {
+                left_over.extend(living.sidecar.stop().err());
             }
         }
         (news, left_over)

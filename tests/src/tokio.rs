@@ -1,5 +1,8 @@
 //! Sidecars over tokio: each a shard of its own, its machine held against the contract.
 
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use meshward_core::link::Entry;
 use meshward_core::proxy::Input;
 use meshward_tokio::{Clock, Command, Destination, Driver, ProxyId, ShardHandle, spawn_shard};
 
@@ -49,6 +52,25 @@ impl Host for Tokio {
 impl Running for Shard {
     fn tell(&self, input: Input) {
         self.0.send(Command::Input(PROXY, input));
+    }
+
+    fn open(&self, listener: TcpListener, entry: Entry) {
+        self.0.send(Command::Listen {
+            proxy: PROXY,
+            listener,
+            entry,
+            destination: Destination::Local,
+        });
+    }
+
+    fn capture(&self, stream: TcpStream, from: SocketAddr, to: SocketAddr) {
+        self.0.send(Command::Adopt {
+            proxy: PROXY,
+            stream,
+            entry: Entry::Outbound,
+            peer: from,
+            original_dst: to,
+        });
     }
 
     fn stop(self: Box<Self>) -> Result<(), String> {

@@ -14,6 +14,14 @@ The script that drives it is network, clock and application::
                 ...
     deadline = proxy.poll_timeout()
 
+A whole mesh is read from the YAML that ``meshward up`` reads; it knows every pod and what its proxy is to be told::
+
+    mesh = Mesh(yaml, now=now)
+    webapp = mesh.find("deploy/webapp", "shop")
+    proxy.handle(ca.issue(webapp.identity), now)
+    proxy.handle(mesh.snapshot(webapp, {8080: "127.0.0.1:9000"}), now)
+    mesh.apply(policies)
+
 Addresses are texts such as ``127.0.0.1:8080`` and ``[::1]:8080``.
 """
 
@@ -28,10 +36,13 @@ from ._core import (
     Finish,
     Inbound,
     LinkId,
+    Mesh,
     MeshwardError,
     Note,
     Now,
     Outbound,
+    Pod,
+    PodPort,
     Policies,
     Proxy,
     Read,
@@ -40,6 +51,8 @@ from ._core import (
     Reset,
     Send,
     Sent,
+    Service,
+    ServicePort,
     Snapshot,
     Svid,
     Tick,
@@ -56,10 +69,13 @@ __all__ = [
     "Finish",
     "Inbound",
     "LinkId",
+    "Mesh",
     "MeshwardError",
     "Note",
     "Now",
     "Outbound",
+    "Pod",
+    "PodPort",
     "Policies",
     "Proxy",
     "Read",
@@ -68,6 +84,8 @@ __all__ = [
     "Reset",
     "Send",
     "Sent",
+    "Service",
+    "ServicePort",
     "Snapshot",
     "Svid",
     "Tick",

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias, final
 
 __all__ = [
@@ -13,10 +13,13 @@ __all__ = [
     "Finish",
     "Inbound",
     "LinkId",
+    "Mesh",
     "MeshwardError",
     "Note",
     "Now",
     "Outbound",
+    "Pod",
+    "PodPort",
     "Policies",
     "Proxy",
     "Read",
@@ -25,6 +28,8 @@ __all__ = [
     "Reset",
     "Send",
     "Sent",
+    "Service",
+    "ServicePort",
     "Snapshot",
     "Svid",
     "Tick",
@@ -34,6 +39,9 @@ _Entry: TypeAlias = Literal["inbound", "outbound"]
 _Cause: TypeAlias = Literal["finished", "local", "refused", "reset", "unreachable", "timed_out"]
 _Mode: TypeAlias = Literal["STRICT", "PERMISSIVE", "DISABLE"]
 _Protocol: TypeAlias = Literal["http", "tcp", "auto"]
+
+#: One text, or several with their names.
+_Texts: TypeAlias = str | Sequence[tuple[str, str]]
 
 _Event: TypeAlias = Accepted | Connected | Received | Sent | Eof | Closed | Drain | Tick | Svid | Snapshot
 _Action: TypeAlias = Connect | Read | Send | Finish | Reset | Report | Note
@@ -162,6 +170,114 @@ class Snapshot:
     ) -> Snapshot: ...
     @property
     def version(self) -> int: ...
+
+@final
+class PodPort:
+    __match_args__: tuple[Literal["port"], Literal["protocol"], Literal["mode"], Literal["name"]]
+    def __new__(cls, port: int, protocol: _Protocol, mode: _Mode | None, name: str) -> PodPort: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def protocol(self) -> _Protocol: ...
+    @property
+    def mode(self) -> _Mode | None: ...
+    @property
+    def name(self) -> str: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class Pod:
+    __match_args__: tuple[
+        Literal["namespace"],
+        Literal["name"],
+        Literal["address"],
+        Literal["service_account"],
+        Literal["identity"],
+        Literal["sidecar"],
+        Literal["deployment"],
+        Literal["labels"],
+        Literal["ports"],
+    ]
+    def __new__(
+        cls,
+        namespace: str,
+        name: str,
+        address: str,
+        service_account: str,
+        identity: str,
+        sidecar: bool,
+        deployment: str | None,
+        labels: dict[str, str],
+        ports: list[PodPort],
+    ) -> Pod: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def service_account(self) -> str: ...
+    @property
+    def identity(self) -> str: ...
+    @property
+    def sidecar(self) -> bool: ...
+    @property
+    def deployment(self) -> str | None: ...
+    @property
+    def labels(self) -> dict[str, str]: ...
+    @property
+    def ports(self) -> list[PodPort]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class ServicePort:
+    __match_args__: tuple[Literal["port"], Literal["protocol"], Literal["name"], Literal["endpoints"]]
+    def __new__(cls, port: int, protocol: _Protocol, name: str, endpoints: list[str]) -> ServicePort: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def protocol(self) -> _Protocol: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def endpoints(self) -> list[str]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class Service:
+    __match_args__: tuple[Literal["namespace"], Literal["name"], Literal["address"], Literal["ports"]]
+    def __new__(cls, namespace: str, name: str, address: str | None, ports: list[ServicePort]) -> Service: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def address(self) -> str | None: ...
+    @property
+    def ports(self) -> list[ServicePort]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class Mesh:
+    def __new__(
+        cls, yaml: _Texts = "", *, now: Now, namespace: str = "default", strict: bool = False
+    ) -> Mesh: ...
+    def apply(self, yaml: _Texts, *, now: Now | None = None) -> list[str]: ...
+    def delete(self, yaml: _Texts) -> list[str]: ...
+    @property
+    def pods(self) -> list[Pod]: ...
+    @property
+    def services(self) -> list[Service]: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def trust_domain(self) -> str: ...
+    @property
+    def warnings(self) -> list[str]: ...
+    def resolve(self, name: str, namespace: str = "default") -> list[str] | None: ...
+    def find(self, workload: str, namespace: str | None = None) -> Pod: ...
+    def snapshot(self, pod: Pod, upstreams: Mapping[int, str]) -> Snapshot: ...
 
 @final
 class Accepted:

@@ -45,14 +45,16 @@ class News:
 
 @dataclass
 class Names:
-    """Names of addresses; what has none is told without its port, which comes and goes."""
+    """Names of addresses: of whole ones, and of hosts whose ports come and go. What has none is told without its port."""
 
     sockets: dict[str, str] = field(default_factory=dict)
+    hosts: dict[str, str] = field(default_factory=dict)
 
     def of(self, address: str | None) -> str | None:
         if address is None:
             return None
-        return self.sockets.get(address) or address.rpartition(":")[0]
+        host = address.rpartition(":")[0]
+        return self.sockets.get(address) or self.hosts.get(host) or host
 
 
 def record_line(workload: str, report: mw.Report, names: Names) -> str:

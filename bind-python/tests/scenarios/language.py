@@ -46,17 +46,48 @@ class Tls:
 
 
 @dataclass(frozen=True)
-class Apply:
+class Mesh:
+    """All objects of a mesh."""
+
     yaml: str
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Policies and meshConfig; in a mesh, any objects."""
+
+    yaml: str
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Objects of a mesh, by the YAML that names them."""
+
+    yaml: str
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The snapshots of a pod's sidecar are held back."""
+
+    workload: str
+
+
+@dataclass(frozen=True)
+class Release:
+    workload: str
 
 
 @dataclass(frozen=True)
 class Open:
     name: str
-    workload: str
+    #: A workload; in a mesh, whatever leads to an address.
+    host: str
     port: int
     #: The workload whose application this client is; its traffic goes through the sidecar.
     via: str | None
+    #: The pod that this client is, without its sidecar.
+    from_: str | None
     tls: Tls | None
 
 
@@ -99,7 +130,22 @@ class Advance:
     span_ns: int
 
 
-Command: TypeAlias = Workload | Apply | Open | Send | Finish | Reset | Close | Silence | Drain | Advance
+Command: TypeAlias = (
+    Workload
+    | Mesh
+    | Apply
+    | Delete
+    | Hold
+    | Release
+    | Open
+    | Send
+    | Finish
+    | Reset
+    | Close
+    | Silence
+    | Drain
+    | Advance
+)
 
 
 @dataclass(frozen=True)
@@ -201,11 +247,12 @@ def _command(line: str, body: list[str]) -> Command:
     verb = words.next()
     command: Command
     match verb:
-        case "apply":
+        case "mesh" | "apply" | "delete":
             if not all(line.startswith("  ") for line in body):
-                raise ValueError("policies are indented by two spaces")
+                raise ValueError("YAML is indented by two spaces")
             words.end()
-            return Apply("\n".join(line[2:] for line in body) + "\n")
+            yaml = "\n".join(line[2:] for line in body) + "\n"
+            return Mesh(yaml) if verb == "mesh" else Apply(yaml) if verb == "apply" else Delete(yaml)
         case "send":
             conn, fill = words.next(), words.option("fill")
             data = _pattern(_number(fill)) if fill is not None else _payload(body)
@@ -213,6 +260,10 @@ def _command(line: str, body: list[str]) -> Command:
                 raise ValueError("nothing to send")
             words.end()
             return Send(conn, data)
+        case "hold":
+            command = Hold(words.next())
+        case "release":
+            command = Release(words.next())
         case "workload":
             command = _workload(words)
         case "open":
@@ -265,10 +316,12 @@ def _open(words: _Words) -> Open:
     name, to = words.next(), words.option("to")
     if to is None:
         raise ValueError("`open` needs to=WORKLOAD:PORT")
-    workload, colon, port = to.partition(":")
+    host, colon, port = to.partition(":")
     if not colon:
         raise ValueError(f"`{to}` is not WORKLOAD:PORT")
-    via = words.option("via")
+    via, from_ = words.option("via"), words.option("from")
+    if via is not None and from_ is not None:
+        raise ValueError("a client is behind a sidecar or past it")
     tls = None
     if words.flag("tls"):
         if via is not None:
@@ -285,7 +338,7 @@ def _open(words: _Words) -> Open:
             words.option("sni"),
             version == "1.2",
         )
-    return Open(name, workload, _number(port), via, tls)
+    return Open(name, host, _number(port), via, from_, tls)
 
 
 def _number(text: str) -> int:
@@ -376,39 +429,68 @@ def _escape(piece: bytes) -> str:
 
 def _check_names(scenario: Scenario) -> None:
     """Names are known before they are used, and connections of clients are named once. Connections of applications are
-    named `WORKLOAD.N` when they are accepted, so only the workload can be checked."""
-    workloads: dict[str, dict[int, Protocol]] = {}
-    clients: set[str] = set()
+    named `WORKLOAD.N` when they are accepted, so only the workload can be checked. Who the pods of a mesh are is known
+    where its YAML is read."""
+    known = _Known()
     for line, command in scenario.commands():
         try:
-            match command:
-                case Workload(name=name, ports=ports):
-                    if name in workloads:
-                        raise ValueError(f"a second workload `{name}`")
-                    workloads[name] = ports
-                case Open(name=name, workload=workload, port=port, via=via):
-                    if name in clients:
-                        raise ValueError(f"a second connection `{name}`")
-                    if "." in name:
-                        raise ValueError("a name with a dot is that of an application's")
-                    clients.add(name)
-                    if via is not None and via not in workloads:
-                        raise ValueError(f"no workload `{via}`")
-                    _check_port(workloads, workload, port)
-                case Close(workload=workload, port=port) | Silence(workload=workload, port=port):
-                    _check_port(workloads, workload, port)
-                case Drain(workload=workload) if workload not in workloads:
-                    raise ValueError(f"no workload `{workload}`")
-                case Send(conn=conn) | Finish(conn=conn) | Reset(conn=conn):
-                    workload, _, nth = conn.rpartition(".")
-                    if conn not in clients and not (workload in workloads and nth.isdigit()):
-                        raise ValueError(f"no connection `{conn}`")
+            known.check(command)
         except ValueError as error:
             raise NoScenario(f"{scenario.path}:{line}: {error}") from None
 
 
-def _check_port(workloads: dict[str, dict[int, Protocol]], name: str, port: int) -> None:
-    if name not in workloads:
-        raise ValueError(f"no workload `{name}`")
-    if port not in workloads[name]:
-        raise ValueError(f"`{name}` does not declare this port")
+class _Known:
+    def __init__(self) -> None:
+        self._is_mesh = False
+        self._workloads: dict[str, dict[int, Protocol]] = {}
+        self._clients: set[str] = set()
+
+    def check(self, command: Command) -> None:
+        match command:
+            case Workload(name=name, ports=ports):
+                if self._is_mesh:
+                    raise ValueError("the pods of a mesh are its workloads")
+                if name in self._workloads:
+                    raise ValueError(f"a second workload `{name}`")
+                self._workloads[name] = ports
+            case Mesh():
+                if self._is_mesh or self._workloads:
+                    raise ValueError("a file describes one mesh, in one way")
+                self._is_mesh = True
+            case Delete() | Hold() | Release():
+                self._need_mesh()
+            case Open(name=name, host=host, port=port, via=via, from_=from_):
+                if name in self._clients:
+                    raise ValueError(f"a second connection `{name}`")
+                if "." in name:
+                    raise ValueError("a name with a dot is that of an application's")
+                self._clients.add(name)
+                if from_ is not None:
+                    self._need_mesh()
+                if via is not None:
+                    self._check_workload(via)
+                self._check_port(host, port)
+            case Close(workload=workload, port=port) | Silence(workload=workload, port=port):
+                self._check_port(workload, port)
+            case Drain(workload=workload):
+                self._check_workload(workload)
+            case Send(conn=conn) | Finish(conn=conn) | Reset(conn=conn):
+                workload, _, nth = conn.rpartition(".")
+                is_app = nth.isdigit() and (workload in self._workloads or (self._is_mesh and workload != ""))
+                if conn not in self._clients and not is_app:
+                    raise ValueError(f"no connection `{conn}`")
+            case Apply() | Advance():
+                pass
+
+    def _need_mesh(self) -> None:
+        if not self._is_mesh:
+            raise ValueError("this is for files that say `mesh`")
+
+    def _check_workload(self, name: str) -> None:
+        if not self._is_mesh and name not in self._workloads:
+            raise ValueError(f"no workload `{name}`")
+
+    def _check_port(self, name: str, port: int) -> None:
+        self._check_workload(name)
+        if not self._is_mesh and port not in self._workloads[name]:
+            raise ValueError(f"`{name}` does not declare this port")

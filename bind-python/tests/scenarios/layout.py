@@ -9,99 +9,116 @@ import meshward as mw
 from meshward.testing import Ca
 
 from .journal import Names
-from .language import Identity, Tls, Workload
+from .language import Identity, Open, Tls, Workload
+from .members import Captured, Direct, Impossible, Member
 from .network import BIRTH_MS
-from .runner import Impossible
+from .pods import Pods
 from .tls import TlsClient
+from .workloads import Workloads
 
 #: The one authority that everybody trusts.
 MESH = "mesh"
-#: From where sidecars call their application (S-330).
-FROM_SIDECAR = "127.0.0.6"
 
 
 class Layout:
     """Everything about a mesh but what runs in it. `folder` is where keys lie that OpenSSL reads."""
 
     def __init__(self, folder: Path) -> None:
-        self.workloads: list[Workload] = []
+        #: Those who were there before keep their places.
+        self.members: list[Member] = []
+        #: Whatever had a name keeps it: records come late.
+        self.names = Names()
         self._folder = folder
         self._authorities = {MESH: Ca(unix_ms=BIRTH_MS)}
-        self._policies = mw.Policies()
-        self._version = 1
+        self._plan: Workloads | Pods = Workloads()
+        #: The version of the last snapshot of each member.
+        self._versions: dict[int, int] = {}
+        #: Snapshots that wait for their release.
+        self._held: dict[int, list[mw.Snapshot]] = {}
 
-    def index(self, name: str) -> int:
-        return [workload.name for workload in self.workloads].index(name)
+    def add(self, workload: Workload) -> None:
+        if not isinstance(self._plan, Workloads):
+            raise Impossible("a mesh has pods, not workloads")
+        self._plan.add(workload)
+        self._look()
+
+    def mesh(self, yaml: str) -> None:
+        """From here on the file is one about pods."""
+        if isinstance(self._plan, Pods) or self._plan:
+            raise Impossible("a file describes one mesh")
+        self._plan = Pods(yaml)
+        self._look()
 
     def apply(self, yaml: str) -> None:
-        """Policies replace those of before; the next snapshots have a new version."""
-        try:
-            self._policies = mw.Policies(yaml, file="policies")
-        except mw.MeshwardError as error:
-            raise Impossible(str(error)) from None
-        self._version += 1
+        """Of workloads: policies, instead of those of before. Of a mesh: any object, as kubectl takes it."""
+        self._plan.apply(yaml)
+        self._look()
 
-    def inbound(self, workload: int, port: int) -> str:
-        """Where the sidecar of a workload listens for the mesh."""
-        return f"127.1.0.{1 + workload}:{port}"
+    def delete(self, yaml: str) -> None:
+        self._plan.delete(yaml)
+        self._look()
 
-    def app(self, workload: int, port: int) -> str:
-        """Where its application listens."""
-        return f"127.1.0.{101 + workload}:{port}"
+    def _look(self) -> None:
+        self.members = self._plan.members()
+        self._plan.name(self.names)
 
-    def service(self, caller: int, workload: int, port: int) -> str:
-        """Where the sidecar of `caller` listens for calls to `workload`."""
-        nth = list(self.workloads[workload].ports).index(port)
-        return f"127.1.0.{201 + workload}:{10_000 + caller * 100 + nth}"
+    def index(self, name: str) -> int:
+        for index, member in enumerate(self.members):
+            if member.name == name:
+                return index
+        raise Impossible(f"nobody is called `{name}`")
 
-    def names(self) -> Names:
-        names = Names()
-        for i, workload in enumerate(self.workloads):
-            for port in workload.ports:
-                names.sockets[self.inbound(i, port)] = f"{workload.name}:{port}"
-                names.sockets[self.app(i, port)] = f"app:{port}"
-                for caller in range(len(self.workloads)):
-                    names.sockets[self.service(caller, i, port)] = f"service-{workload.name}:{port}"
-        return names
+    def proxy(self, name: str) -> int:
+        """A member with a sidecar."""
+        index = self.index(name)
+        if not self.members[index].sidecar:
+            raise Impossible(f"`{name}` has no sidecar")
+        return index
+
+    def app(self, name: str, port: int) -> str:
+        """Where the application of a member listens."""
+        apps = self.members[self.index(name)].apps
+        if port not in apps:
+            raise Impossible(f"`{name}` has no port {port}")
+        return apps[port]
+
+    def way(self, command: Open) -> Direct | Captured:
+        if command.via is not None:
+            self.proxy(command.via)
+        return self._plan.way(command)
 
     def snapshot(self, index: int) -> mw.Snapshot:
-        """What the sidecar of a workload decides by now."""
-        me = self.workloads[index]
-        return mw.Snapshot(
-            self._policies,
-            [
-                mw.Inbound(port, self.app(index, port), protocol, from_=FROM_SIDECAR)
-                for port, protocol in me.ports.items()
-            ],
-            [
-                self._call(index, i, port)
-                for i, them in enumerate(self.workloads)
-                if i != index
-                for port in them.ports
-            ],
-            version=self._version,
-            namespace=me.identity.namespace,
-            labels={"app": me.name},
-            trust_domain=me.identity.trust_domain,
-        )
+        """What the sidecar of a member decides by from its start."""
+        self._versions[index] = self._plan.version
+        return self._plan.snapshot(index)
 
-    def _call(self, caller: int, workload: int, port: int) -> mw.Outbound:
-        them = self.workloads[workload]
-        host = f"{them.name}.{them.identity.namespace}.svc.cluster.local"
-        mode = self._policies.mode(port, namespace=them.identity.namespace, labels={"app": them.name})
-        return mw.Outbound(
-            self.service(caller, workload, port),
-            self.inbound(workload, port),
-            f"outbound|{port}||{host}",
-            "http" if them.ports[port] == "http" else "tcp",
-            # Who takes no TLS is called in plain text (S-60).
-            None if mode == "DISABLE" else f"outbound_.{port}_._.{host}",
-            None if mode == "DISABLE" else [them.expected.uri()],
-        )
+    def publish(self, known: int) -> list[tuple[int, mw.Snapshot]]:
+        """What the sidecars of the first `known` members have to hear after a change. What is held waits."""
+        out: list[tuple[int, mw.Snapshot]] = []
+        for index, member in enumerate(self.members[:known]):
+            if not member.sidecar or self._versions[index] == self._plan.version:
+                continue
+            snapshot = self.snapshot(index)
+            if index in self._held:
+                self._held[index].append(snapshot)
+            else:
+                out.append((index, snapshot))
+        return out
+
+    def hold(self, name: str) -> None:
+        """Snapshots for this sidecar wait from now on."""
+        self._held.setdefault(self.proxy(name), [])
+
+    def release(self, name: str) -> list[tuple[int, mw.Snapshot]]:
+        """All that waited, oldest first."""
+        index = self.proxy(name)
+        if index not in self._held:
+            raise Impossible(f"nothing is held from `{name}`")
+        return [(index, snapshot) for snapshot in self._held.pop(index)]
 
     def svid(self, index: int) -> mw.Svid:
-        """Who the sidecar of a workload is; it believes the roots of the mesh."""
-        certificate = self._certificate(self.workloads[index].identity)
+        """Who the sidecar of a member is; it believes the roots of the mesh."""
+        certificate = self._certificate(self._plan.identity(index))
         return mw.Svid(certificate.chain_pem, certificate.key_pem, self._authorities[MESH].bundle_pem)
 
     def _certificate(self, identity: Identity) -> mw.Svid:

@@ -18,6 +18,8 @@ import meshward as mw
 
 #: Wall time when every world is born: 2026-01-01T00:00:00Z.
 BIRTH_MS = 1_767_225_600_000
+#: From where everybody calls who does not say otherwise: what a kernel chooses for loopback.
+LOOPBACK = "127.0.0.1"
 #: How long a connect that nobody answers is tried (Linux: `tcp_syn_retries` 6).
 SYN_TIMEOUT_NS = 127_000_000_000
 
@@ -269,12 +271,15 @@ class Network:
     def at_once(self, happens: Callable[[], None]) -> None:
         self.schedule(self.now_ns, happens)
 
-    def connect(self, opener: Node, to: str, leave_from: str) -> End:
-        """Opens a stream from the address `leave_from`; a port is drawn."""
+    def connect(self, opener: Node, to: str, leave_from: str, taken_by: Node | None = None) -> End:
+        """Opens a stream from the address `leave_from`; a port is drawn. `taken_by`: who accepts whatever its application
+        sends, wherever it is meant to go."""
         end = End(self, opener, f"{leave_from}:{self._next_port}")
         self._next_port = self._next_port + 1 if self._next_port < 65_535 else 32_768
-        is_silent = to in self.silent
+        is_silent = taken_by is None and to in self.silent
         listener, entry = (None, None) if is_silent else self.listeners.get(to, (None, None))
+        if taken_by is not None:
+            listener, entry = taken_by, "outbound"
         other = End(self, listener, to)
         end.other, other.other = other, end
         there_ns = self.now_ns + self.latency_ns()

@@ -5,8 +5,7 @@ Everything that arrives is read at once.
 
 from __future__ import annotations
 
-from .network import Cause, End, Entry, Network
-from .sidecar import LOOPBACK
+from .network import LOOPBACK, Cause, End, Entry, Network, Node
 from .tls import TlsClient
 
 #: Bytes of one read.
@@ -105,8 +104,10 @@ class Peer:
         self.conns: list[Conn] = []
         self._by_end: dict[End, Conn] = {}
 
-    def open(self, to: str, tls: TlsClient | None) -> Conn:
-        end = self.network.connect(self, to, LOOPBACK)
+    def open(
+        self, to: str, tls: TlsClient | None, leave_from: str = LOOPBACK, taken_by: Node | None = None
+    ) -> Conn:
+        end = self.network.connect(self, to, leave_from, taken_by)
         return self._begin(end, Conn(end, tls, connected=False))
 
     def _begin(self, end: End, conn: Conn) -> Conn:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from .language import Command, Scenario
+from .members import Impossible
 
 
 class Driver(Protocol):
@@ -20,10 +21,6 @@ class Driver(Protocol):
 
     def end(self) -> list[str]:
         """Ends everything and tells what is new, and what is left over although it should not be."""
-
-
-class Impossible(Exception):
-    """What a command asks for cannot be done."""
 
 
 @dataclass

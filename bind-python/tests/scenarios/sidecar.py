@@ -6,15 +6,17 @@ from collections.abc import Callable
 
 import meshward as mw
 
-from .network import Cause, End, Entry, Network
-
-#: From where everybody calls who does not say otherwise: what a kernel chooses for loopback.
-LOOPBACK = "127.0.0.1"
+from .network import LOOPBACK, Cause, End, Entry, Network
 
 
 class Sidecar:
-    def __init__(self, network: Network, seed: bytes, on_report: Callable[[mw.Report], None]) -> None:
+    """`address` is from where it calls where the machine does not say otherwise."""
+
+    def __init__(
+        self, network: Network, seed: bytes, on_report: Callable[[mw.Report], None], address: str = LOOPBACK
+    ) -> None:
         self.network = network
+        self.address = address
         self.on_report = on_report
         self.proxy = mw.Proxy(seed, network.now())
         self._ends: dict[mw.LinkId, End] = {}
@@ -43,7 +45,7 @@ class Sidecar:
             match action:
                 case mw.Connect(link, to, from_):
                     assert link not in self._ends, "an id never comes back"
-                    leave_from = LOOPBACK if from_ is None else from_.rpartition(":")[0]
+                    leave_from = self.address if from_ is None else from_.rpartition(":")[0]
                     self._know(link, self.network.connect(self, to, leave_from))
                 case mw.Read(link, at_most):
                     self._ends[link].read(at_most)

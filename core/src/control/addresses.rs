@@ -15,10 +15,21 @@ use crate::api::meta::Origin;
 pub type Name = (String, String);
 
 /// What is held now. Immutable: [`assign`](Self::assign) makes the next state.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Addresses {
+    pod_range: Range,
     pods: Held,
     services: Held,
+}
+
+impl Default for Addresses {
+    fn default() -> Self {
+        Self {
+            pod_range: PODS,
+            pods: Held::default(),
+            services: Held::default(),
+        }
+    }
 }
 
 /// Somebody who needs an address.
@@ -31,6 +42,18 @@ pub struct Want {
 }
 
 impl Addresses {
+    /// Nobody has one yet, and pods will lie in the `size` addresses from `first`, where several meshes share one host.
+    pub fn with_pods_in(first: Ipv4Addr, size: u32) -> Self {
+        Self {
+            pod_range: Range {
+                first,
+                size,
+                ..PODS
+            },
+            ..Self::default()
+        }
+    }
+
     /// The addresses of exactly these pods and services; the order of the slices does not matter.
     pub fn assign(&self, pods: &[Want], services: &[Want]) -> Result<Self, Vec<Finding>> {
         let mut findings: Vec<Finding> = pods
@@ -45,7 +68,8 @@ impl Addresses {
             })
         };
         let addresses = Self {
-            pods: next(&self.pods, &PODS, pods),
+            pod_range: self.pod_range,
+            pods: next(&self.pods, &self.pod_range, pods),
             services: next(&self.services, &SERVICES, services),
         };
         if findings.is_empty() {
@@ -104,7 +128,7 @@ fn refuse_cluster_ip(want: &Want) -> Option<Finding> {
     })
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Range {
     what: &'static str,
     field: &'static str,
@@ -114,7 +138,7 @@ struct Range {
 }
 
 /// Without what looks like the address of a network or of everybody in it.
-static PODS: Range = Range {
+const PODS: Range = Range {
     what: "pods",
     field: "podIP",
     first: Ipv4Addr::new(127, 1, 0, 0),
@@ -123,7 +147,7 @@ static PODS: Range = Range {
 };
 
 /// 10.96.0.1 is the API server's.
-static SERVICES: Range = Range {
+const SERVICES: Range = Range {
     what: "services",
     field: "clusterIP",
     first: Ipv4Addr::new(10, 96, 0, 0),

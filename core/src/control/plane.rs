@@ -1,5 +1,6 @@
 //! The state of a mesh: its objects, what they come to, and what proxies get of it.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::addresses::Addresses;
@@ -65,6 +66,14 @@ impl Plane {
             config,
             warnings: Vec::new(),
             version: 1,
+        }
+    }
+
+    /// As [`new`](Self::new), with pods in the `size` addresses from `first`: for meshes that share one host.
+    pub fn with_pods_in(first: Ipv4Addr, size: u32) -> Self {
+        Self {
+            addresses: Addresses::with_pods_in(first, size),
+            ..Self::new()
         }
     }
 

@@ -275,21 +275,7 @@ impl App {
             }
             visit.answered += 1;
             let close = chance.one_in(self.manners.close_one_in);
-            let mut wire = b"HTTP/1.1 200 OK\r\n".to_vec();
-            wire.extend_from_slice(format!("x-sim-id: {id}\r\n").as_bytes());
-            if close {
-                wire.extend_from_slice(b"connection: close\r\n");
-            }
-            let body = answer_of(id);
-            if chance.one_in(2) && !body.is_empty() {
-                wire.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
-                wire.extend_from_slice(&chunked(&body, &[chance.index(body.len())]));
-            } else {
-                wire.extend_from_slice(
-                    format!("content-length: {}\r\n\r\n", body.len()).as_bytes(),
-                );
-                wire.extend_from_slice(&body);
-            }
+            let wire = response(200, id, close, &mut chance);
             if chance.one_in(self.manners.reset_one_in) {
                 hands.send(link, &wire[..chance.index(wire.len())]);
                 hands.reset(link);
@@ -305,6 +291,32 @@ impl App {
             hands.finish(link);
         }
     }
+}
+
+/// The bytes of the answer to request `id`. Of errors the head is enough.
+pub(super) fn response(status: u16, id: u64, close: bool, chance: &mut Chance) -> Vec<u8> {
+    let reason = if status == 200 {
+        "OK"
+    } else {
+        "Internal Server Error"
+    };
+    let mut wire = format!("HTTP/1.1 {status} {reason}\r\nx-sim-id: {id}\r\n").into_bytes();
+    if close {
+        wire.extend_from_slice(b"connection: close\r\n");
+    }
+    let body = if status == 200 {
+        answer_of(id)
+    } else {
+        Vec::new()
+    };
+    if chance.one_in(2) && !body.is_empty() {
+        wire.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
+        wire.extend_from_slice(&chunked(&body, &[chance.index(body.len())]));
+    } else {
+        wire.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+        wire.extend_from_slice(&body);
+    }
+    wire
 }
 
 /// Sends back what comes.

@@ -12,9 +12,10 @@ use super::plan::{
     Caller, ConnPlan, Leave, Plan, Profile, Service, TCP_ID, Version, answer_of, body_of, id_in,
     id_of_target,
 };
-use super::{Outcome, Sim, who};
+use super::{Inspected, Outcome, Sim, who};
 use crate::http::Message;
 use crate::peer::{Conn, Ending};
+use crate::world::{Peer, World};
 
 /// What the rules say about one request, over all versions that were in force.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,7 +80,7 @@ impl Fate {
 }
 
 /// Every link of a proxy that still does something, and what, though every client has long given up.
-pub(super) fn busy(world: &Sim) -> Vec<String> {
+pub(super) fn busy<P: Peer>(world: &World<Inspected, P>) -> Vec<String> {
     let mut found = Vec::new();
     for (index, process) in world.processes().iter().enumerate() {
         let proxy = process.machine().proxy();
@@ -90,8 +91,9 @@ pub(super) fn busy(world: &Sim) -> Vec<String> {
     found
 }
 
-pub(super) fn judge(plan: &Plan, world: &mut Sim, over: bool, busy: Vec<String>) -> Outcome {
-    let mut found = busy;
+/// What is left in a world in which nothing should be. `over`: nothing is still to happen.
+pub(super) fn left_over<P: Peer>(world: &mut World<Inspected, P>, over: bool) -> Vec<String> {
+    let mut found = Vec::new();
     if !over {
         found.push("something is still waiting after hours".to_owned());
     }
@@ -117,6 +119,12 @@ pub(super) fn judge(plan: &Plan, world: &mut Sim, over: bool, busy: Vec<String>)
     if world.net().open_streams() > 0 {
         found.push(format!("{} streams are open", world.net().open_streams()));
     }
+    found
+}
+
+pub(super) fn judge(plan: &Plan, world: &mut Sim, over: bool, busy: Vec<String>) -> Outcome {
+    let mut found = busy;
+    found.extend(left_over(world, over));
     let log = Log::read(world, &mut found);
     let mut seen = Seen::default();
     for message in app(world, who::CATALOG_APP).arrivals() {

@@ -260,7 +260,7 @@ impl fmt::Display for Plan {
     }
 }
 
-fn weather(chance: &mut Chance, profile: Profile) -> Weather {
+pub(super) fn weather(chance: &mut Chance, profile: Profile) -> Weather {
     if profile == Profile::Calm {
         return Weather::calm();
     }

@@ -302,17 +302,14 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 fn ask(entry: SocketAddr, host: &str) -> std::io::Result<u16> {
     let mut stream = TcpStream::connect_timeout(&entry, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    write!(
-        stream,
-        "CONNECT {host}:80 HTTP/1.1\r\nhost: {host}:80\r\n\r\n"
-    )?;
+    stream.set_nodelay(true)?;
+    let connect = format!("CONNECT {host}:80 HTTP/1.1\r\nhost: {host}:80\r\n\r\n");
+    stream.write_all(connect.as_bytes())?;
     let mut reader = BufReader::new(stream);
     head(&mut reader)?;
     let stream = reader.get_mut();
-    write!(
-        stream,
-        "GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
-    )?;
+    let get = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(get.as_bytes())?;
     let status = head(&mut reader)?;
     reader.read_to_end(&mut Vec::new())?;
     Ok(status)

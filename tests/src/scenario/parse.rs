@@ -85,12 +85,18 @@ fn parse_command(line: &str, body: &[&str]) -> Result<Command, String> {
     let verb = words.next()?;
     let command = match verb {
         "workload" => Command::Workload(workload(&mut words)?),
-        "apply" => {
+        "mesh" | "apply" | "delete" => {
             let yaml: Option<Vec<&str>> = body.iter().map(|l| l.strip_prefix("  ")).collect();
-            let yaml = yaml.ok_or("policies are indented by two spaces")?;
+            let yaml = yaml.ok_or("YAML is indented by two spaces")?.join("\n") + "\n";
             words.end()?;
-            return Ok(Command::Apply(yaml.join("\n") + "\n"));
+            return Ok(match verb {
+                "mesh" => Command::Mesh(yaml),
+                "apply" => Command::Apply(yaml),
+                _ => Command::Delete(yaml),
+            });
         }
+        "hold" => Command::Hold(words.next()?.to_owned()),
+        "release" => Command::Release(words.next()?.to_owned()),
         "open" => Command::Open(open(&mut words)?),
         "send" => {
             let conn = words.next()?.to_owned();
@@ -169,10 +175,14 @@ fn identity(words: &mut Words<'_>, name: &str) -> Identity {
 fn open(words: &mut Words<'_>) -> Result<Open, String> {
     let name = words.next()?.to_owned();
     let to = words.option("to").ok_or("`open` needs to=WORKLOAD:PORT")?;
-    let (workload, port) = to
+    let (host, port) = to
         .split_once(':')
         .ok_or_else(|| format!("`{to}` is not WORKLOAD:PORT"))?;
     let via = words.option("via").map(ToOwned::to_owned);
+    let from = words.option("from").map(ToOwned::to_owned);
+    if via.is_some() && from.is_some() {
+        return Err("a client is behind a sidecar or past it".into());
+    }
     let tls = if words.flag("tls") {
         if via.is_some() {
             return Err("a client behind a sidecar speaks plaintext".into());
@@ -200,76 +210,109 @@ fn open(words: &mut Words<'_>) -> Result<Open, String> {
     };
     Ok(Open {
         name,
-        workload: workload.to_owned(),
+        host: host.to_owned(),
         port: number(port)?,
         via,
+        from,
         tls,
     })
 }
 
 /// Names are known before they are used, and connections of clients are named once. Connections of applications are named
-/// by the driver, `WORKLOAD.N`, so only the workload can be checked.
+/// by the driver, `WORKLOAD.N`, so only the workload can be checked. Who the pods of a mesh are is known where its YAML is
+/// read.
 fn check_names(scenario: &Scenario) -> Result<(), ParseError> {
-    let (mut workloads, mut clients) = (Vec::new(), Vec::new());
+    let mut names = Known::default();
     for (line, command) in scenario.blocks.iter().flat_map(|b| &b.commands) {
-        let fail = |message: String| {
-            Err(ParseError {
-                path: scenario.path.clone(),
-                line: *line,
-                message,
-            })
-        };
-        let (mut needs_workload, mut needs_conn) = (None, None);
-        match command {
-            Command::Workload(w) => {
-                if workloads.iter().any(|(name, _)| name == &w.name) {
-                    return fail(format!("a second workload `{}`", w.name));
-                }
-                let ports: Vec<u16> = w.ports.iter().map(|(p, _)| *p).collect();
-                workloads.push((w.name.clone(), ports));
-            }
-            Command::Apply(_) | Command::Advance(_) => {}
-            Command::Open(o) => {
-                if clients.contains(&o.name) {
-                    return fail(format!("a second connection `{}`", o.name));
-                }
-                if o.name.contains('.') {
-                    return fail("a name with a dot is that of an application's".into());
-                }
-                clients.push(o.name.clone());
-                let known = |name: &str| workloads.iter().any(|(n, _)| n == name);
-                if let Some(via) = o.via.as_deref().filter(|v| !known(v)) {
-                    return fail(format!("no workload `{via}`"));
-                }
-                needs_workload = Some((&o.workload, Some(o.port)));
-            }
-            Command::Send { conn, .. } | Command::Finish(conn) | Command::Reset(conn) => {
-                needs_conn = Some(conn);
-            }
-            Command::Close { workload, port } | Command::Silence { workload, port } => {
-                needs_workload = Some((workload, Some(*port)));
-            }
-            Command::Drain { workload, .. } => needs_workload = Some((workload, None)),
-        }
-        if let Some((name, port)) = needs_workload {
-            match workloads.iter().find(|(n, _)| n == name) {
-                None => return fail(format!("no workload `{name}`")),
-                Some((_, ports)) if port.is_some_and(|p| !ports.contains(&p)) => {
-                    return fail(format!("`{name}` does not declare this port"));
-                }
-                Some(_) => {}
-            }
-        }
-        if let Some(name) = needs_conn {
-            let of_app = name.rsplit_once('.').is_some_and(|(w, n)| {
-                workloads.iter().any(|(known, _)| known == w) && n.parse::<u32>().is_ok()
-            });
-            if !of_app && !clients.contains(name) {
-                return fail(format!("no connection `{name}`"));
-            }
-        }
+        names.check(command).map_err(|message| ParseError {
+            path: scenario.path.clone(),
+            line: *line,
+            message,
+        })?;
     }
     Ok(())
+}
+
+#[derive(Default)]
+struct Known<'a> {
+    is_mesh: bool,
+    workloads: Vec<&'a Workload>,
+    clients: Vec<&'a str>,
+}
+
+impl<'a> Known<'a> {
+    fn check(&mut self, command: &'a Command) -> Result<(), String> {
+        match command {
+            Command::Workload(w) => {
+                if self.is_mesh {
+                    return Err("the pods of a mesh are its workloads".into());
+                }
+                if self.workloads.iter().any(|known| known.name == w.name) {
+                    return Err(format!("a second workload `{}`", w.name));
+                }
+                self.workloads.push(w);
+                Ok(())
+            }
+            Command::Mesh(_) => {
+                if self.is_mesh || !self.workloads.is_empty() {
+                    return Err("a file describes one mesh, in one way".into());
+                }
+                self.is_mesh = true;
+                Ok(())
+            }
+            Command::Apply(_) | Command::Advance(_) => Ok(()),
+            Command::Delete(_) | Command::Hold(_) | Command::Release(_) => self.needs_mesh(),
+            Command::Open(o) => {
+                if self.clients.contains(&o.name.as_str()) {
+                    return Err(format!("a second connection `{}`", o.name));
+                }
+                if o.name.contains('.') {
+                    return Err("a name with a dot is that of an application's".into());
+                }
+                self.clients.push(&o.name);
+                if o.from.is_some() {
+                    self.needs_mesh()?;
+                }
+                for name in o.via.iter().chain(&o.from) {
+                    self.workload(name, None)?;
+                }
+                self.workload(&o.host, Some(o.port))
+            }
+            Command::Send { conn, .. } | Command::Finish(conn) | Command::Reset(conn) => {
+                let of_app = conn.rsplit_once('.').is_some_and(|(w, n)| {
+                    self.workload(w, None).is_ok() && n.parse::<u32>().is_ok()
+                });
+                if !of_app && !self.clients.contains(&conn.as_str()) {
+                    return Err(format!("no connection `{conn}`"));
+                }
+                Ok(())
+            }
+            Command::Close { workload, port } | Command::Silence { workload, port } => {
+                self.workload(workload, Some(*port))
+            }
+            Command::Drain { workload, .. } => self.workload(workload, None),
+        }
+    }
+
+    fn needs_mesh(&self) -> Result<(), String> {
+        match self.is_mesh {
+            true => Ok(()),
+            false => Err("this is for files that say `mesh`".into()),
+        }
+    }
+
+    fn workload(&self, name: &str, port: Option<u16>) -> Result<(), String> {
+        if self.is_mesh {
+            return Ok(());
+        }
+        let found = self.workloads.iter().find(|w| w.name == name);
+        let found = found.ok_or_else(|| format!("no workload `{name}`"))?;
+        let declares = |port| found.ports.iter().any(|(p, _)| *p == port);
+        match port {
+            Some(port) if !declares(port) => Err(format!("`{name}` does not declare this port")),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The words of a line: positional ones in order, `key=value` and flags in any.

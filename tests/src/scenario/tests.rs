@@ -59,9 +59,60 @@ fn what_is_wrong_is_told_with_its_line() {
             "workload a ports=80:http\nclose a 80\nadvance 3s\n----\n",
             "x.txt:3: `advance` stands alone in its block",
         ),
+        (
+            "workload a\nmesh\n  kind: X\n----\n",
+            "x.txt:2: a file describes one mesh, in one way",
+        ),
+        (
+            "mesh\n  kind: X\nworkload a\n----\n",
+            "x.txt:3: the pods of a mesh are its workloads",
+        ),
+        (
+            "workload a ports=80:http\nopen c to=a:80 from=a\n----\n",
+            "x.txt:2: this is for files that say `mesh`",
+        ),
+        (
+            "workload a\nhold a\n----\n",
+            "x.txt:2: this is for files that say `mesh`",
+        ),
+        (
+            "mesh\n  kind: X\nopen c to=b:80 via=a-0 from=b-0\n----\n",
+            "x.txt:3: a client is behind a sidecar or past it",
+        ),
     ] {
         assert_eq!(read(text), Err(expected.to_owned()), "{text}");
     }
+}
+
+#[test]
+fn a_mesh_is_yaml_and_its_pods_are_known_where_it_is_read() {
+    let scenario = read(
+        "mesh\n  kind: X\n----\n\nhold a-0\ndelete\n  kind: Y\nopen c to=b.shop:80 via=a-0\nopen d to=b-0:9 from=a-0\n\
+         send b-0.1\n+ x\nrelease a-0\n----\n",
+    )
+    .unwrap();
+    assert_eq!(
+        scenario.blocks[0].commands,
+        [(1, Command::Mesh("kind: X\n".into()))]
+    );
+    let [
+        (5, Command::Hold(held)),
+        (6, Command::Delete(yaml)),
+        (8, Command::Open(via)),
+        (9, Command::Open(past)),
+        (10, Command::Send { .. }),
+        (12, Command::Release(released)),
+    ] = &scenario.blocks[1].commands[..]
+    else {
+        panic!("{:?}", scenario.blocks[1]);
+    };
+    assert_eq!((held.as_str(), released.as_str()), ("a-0", "a-0"));
+    assert_eq!(yaml, "kind: Y\n");
+    assert_eq!((via.host.as_str(), via.port), ("b.shop", 80));
+    assert_eq!(
+        (via.via.as_deref(), past.from.as_deref()),
+        (Some("a-0"), Some("a-0"))
+    );
 }
 
 #[test]

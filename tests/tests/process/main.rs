@@ -4,6 +4,8 @@
 //! folder and a loopback address of its own, so that all of them may run at once.
 
 mod ca;
+mod mesh_trouble;
+mod meshes;
 mod place;
 mod running;
 mod secrets;

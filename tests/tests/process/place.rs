@@ -71,6 +71,12 @@ impl Place {
         }
     }
 
+    /// Three addresses that nobody else has; the first is `ip`.
+    pub(crate) fn ips(&self) -> [Ipv4Addr; 3] {
+        let [a, b, c, d] = self.ip.octets();
+        [b, b + 64, b + 128].map(|b| Ipv4Addr::new(a, b, c, d))
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
@@ -93,6 +99,8 @@ impl Place {
             .current_dir(&self.dir)
             .env_remove("CI")
             .env_remove("REWRITE")
+            .env_remove("MESHWARD_MESH")
+            .env("XDG_RUNTIME_DIR", &self.dir)
             .env("NO_COLOR", "1")
             .env("RUST_BACKTRACE", "full")
             .stdin(Stdio::null());
@@ -110,6 +118,9 @@ impl Place {
             .arg(text)
             .current_dir(&self.dir)
             .env("IP", self.ip.to_string())
+            .env("MESHWARD", meshward())
+            .env("XDG_RUNTIME_DIR", &self.dir)
+            .env_remove("MESHWARD_MESH")
             .stdin(Stdio::null())
             .output()
             .expect("sh can be run");
@@ -171,7 +182,16 @@ impl Ran {
     }
 }
 
-/// A sidecar that runs, with what it has said so far.
+/// What a runtime is called in what is printed.
+pub(crate) fn in_words(runtime: &str) -> &str {
+    if runtime == "uring" {
+        "io_uring"
+    } else {
+        runtime
+    }
+}
+
+/// A sidecar, or another command, that runs, with what it has said so far.
 pub(crate) struct Sidecar {
     child: Child,
     lines: Receiver<String>,
@@ -182,7 +202,14 @@ pub(crate) struct Sidecar {
 impl Sidecar {
     /// Starts one with `file`, and waits until it listens.
     pub(crate) fn start(place: &Place, file: &str, runtime: &str) -> Self {
-        let mut command = place.command(&["sidecar", "--config", file, "--runtime", runtime]);
+        let mut sidecar =
+            Self::watch(place.command(&["sidecar", "--config", file, "--runtime", runtime]));
+        sidecar.says(&format!("meshward sidecar on {}, pid ", in_words(runtime)));
+        sidecar
+    }
+
+    /// Runs any command and hears what it says.
+    pub(crate) fn watch(mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -199,18 +226,15 @@ impl Sidecar {
                 }
             });
         }
-        let mut sidecar = Self {
+        Self {
             child,
             lines,
             said: Vec::new(),
-        };
-        let name = if runtime == "uring" {
-            "io_uring"
-        } else {
-            runtime
-        };
-        sidecar.says(&format!("meshward sidecar on {name}, pid "));
-        sidecar
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits for the next line that holds `text`.
@@ -398,4 +422,17 @@ impl Client {
         self.send(path);
         self.status()
     }
+}
+
+/// Waits until `done` has an answer.
+#[track_caller]
+pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if let Some(answer) = done() {
+            return answer;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    panic!("{what} did not come about")
 }

@@ -4,10 +4,8 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use crate::place::{App, Client, PATIENCE, Place, SERVER, Sidecar, TLS};
+use crate::place::{App, Client, Place, SERVER, Sidecar, TLS, until};
 
 /// Every test of this file, over either runtime.
 macro_rules! over {
@@ -65,19 +63,6 @@ const DENY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\
 fn plain(place: &Place) -> String {
     place.write("pol/none.yaml", "");
     place.inbound("  mode: DISABLE\n  policies: pol\n  accessLog: access.log\n")
-}
-
-/// Waits until `done` has an answer.
-#[track_caller]
-fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    while Instant::now() < end {
-        if let Some(answer) = done() {
-            return answer;
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    panic!("{what} did not come about")
 }
 
 fn sighup_changes_the_policies_under_an_open_connection(runtime: &str) {

@@ -24,6 +24,22 @@ fn wrong_arguments_exit_with_64_and_say_why_on_stderr() {
             "invalid value 'rsa1024'",
         ),
         (&["walkthrough"], "<DIR>"),
+        (&["up"], "<DIR|FILE>..."),
+        (
+            &["up", "x", "--workers", "0"],
+            "invalid value '0' for '--workers <N>'",
+        ),
+        (
+            &["up", "x", "--svid-ttl", "1s"],
+            "--svid-ttl `1s`: certificates last from 2s to 2160h",
+        ),
+        (
+            &["up", "x", "y", "--check"],
+            "--check takes one folder, with its walkthrough.txt",
+        ),
+        (&["exec", "sleep"], "<COMMAND>"),
+        (&["apply"], "--filename <FILE|DIR|->"),
+        (&["delete"], "--filename <FILE|DIR|->"),
     ] {
         let ran = place.run(arguments);
         assert_eq!(
@@ -43,6 +59,8 @@ fn help_and_version_are_no_errors() {
         (&["--version"], "meshward "),
         (&["sidecar", "--help"], "--config <FILE>"),
         (&["ca", "issue", "--help"], "--ttl <TTL>"),
+        (&["up", "--help"], "--ca-outage-after <SPAN>"),
+        (&["exec", "--help"], "MESHWARD_PROXY"),
     ] {
         let ran = place.run(arguments);
         assert_eq!(

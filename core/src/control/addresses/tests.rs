@@ -163,3 +163,15 @@ fn service_addresses_are_known_by_their_range() {
         assert_eq!(is_service_address(ip.parse().unwrap()), inside, "{ip}");
     }
 }
+
+#[test]
+fn meshes_of_one_host_have_ranges_of_their_own() {
+    let first = Addresses::with_pods_in("127.20.7.0".parse().unwrap(), 4);
+    let held = first.assign(&wants(&["a", "b"]), &wants(&["a"])).unwrap();
+    assert_eq!(pod(&held, "a"), "127.20.7.1");
+    assert_eq!(pod(&held, "b"), "127.20.7.2");
+    assert_eq!(service(&held, "a"), "10.96.0.2");
+    let full = held.assign(&wants(&["a", "b", "c"]), &[]).unwrap();
+    assert_eq!(pod(&full, "c"), "127.20.7.3");
+    assert!(full.assign(&wants(&["a", "b", "c", "d"]), &[]).is_err());
+}

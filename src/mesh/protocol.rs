@@ -1,0 +1,240 @@
+//! What passes over the control socket: one request and one response for each connection, as JSON.
+//!
+//! The client writes its request and finishes its direction; the server answers and closes. Both say the version they
+//! speak first, and neither reads more than the limits.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::folder::Folder;
+use crate::exit::Failure;
+use crate::files;
+
+/// Grows when an older peer could misunderstand.
+pub(crate) const VERSION: u32 = 1;
+/// Bytes of a request: files of a whole mesh.
+pub(crate) const REQUEST_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of a response: a line for each object and for each finding.
+const RESPONSE_MAX: u64 = 64 * 1024 * 1024;
+/// The peer may pause for so long while it sends or takes.
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// An answer may take so long: pods are started before an `apply` is answered.
+const ANSWER_MAX: Duration = Duration::from_secs(120);
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) version: u32,
+    pub(crate) ask: Ask,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Ask {
+    /// Where a workload is and how it reaches others.
+    Find {
+        workload: String,
+        namespace: Option<String>,
+        container: Option<String>,
+    },
+    Apply {
+        files: Vec<FileText>,
+        namespace: String,
+        strict: bool,
+    },
+    Delete {
+        files: Vec<FileText>,
+        namespace: String,
+        ignore_not_found: bool,
+    },
+}
+
+/// A file as the client read it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FileText {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Response {
+    pub(crate) version: u32,
+    pub(crate) answer: Answer,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    Found(Workload),
+    /// Done. `lines` as kubectl prints them, `warnings` for stderr.
+    Done {
+        lines: Vec<String>,
+        warnings: Vec<String>,
+    },
+    /// What the files say cannot be used; nothing changed.
+    Data(Vec<String>),
+    /// Some of it is not there, in the words of kubectl; nothing changed.
+    NotFound(String),
+    /// It cannot be done; nothing changed.
+    Failed(String),
+}
+
+/// What `exec` has to know.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Workload {
+    pub(crate) namespace: String,
+    pub(crate) pod: String,
+    /// SOCKS5 and CONNECT.
+    pub(crate) proxy: SocketAddr,
+    /// `None`: no sidecar.
+    pub(crate) certs: Option<PathBuf>,
+    pub(crate) run: PathBuf,
+}
+
+/// Asks the mesh that runs.
+pub(crate) fn ask(folder: &Folder, ask: Ask) -> Result<Answer, Failure> {
+    let mut stream = folder.connect()?;
+    let lost = |e: io::Error| {
+        Failure::Machine(format!(
+            "the mesh `{}` does not answer: {}",
+            folder.name,
+            files::words(&e)
+        ))
+    };
+    stream
+        .set_write_timeout(Some(PAUSE_MAX))
+        .and_then(|()| stream.set_read_timeout(Some(ANSWER_MAX)))
+        .map_err(lost)?;
+    let request = Request {
+        version: VERSION,
+        ask,
+    };
+    // A server that does not want all of it answers and closes; what it says counts.
+    let sent =
+        write(&mut stream, &request, REQUEST_MAX).and_then(|()| stream.shutdown(Shutdown::Write));
+    if let Err(e) = &sent
+        && e.kind() == io::ErrorKind::InvalidInput
+    {
+        return Err(Failure::Data(vec![e.to_string()]));
+    }
+    let response: Response = read(&mut stream, RESPONSE_MAX).map_err(lost)?;
+    if response.version != VERSION {
+        return Err(Failure::Machine(format!(
+            "the mesh `{}` speaks version {} of the control protocol, this executable {VERSION}\n  hint: start the mesh with this executable",
+            folder.name, response.version
+        )));
+    }
+    match response.answer {
+        Answer::Data(findings) => Err(Failure::Data(findings)),
+        Answer::NotFound(message) => Err(Failure::Server(message)),
+        Answer::Failed(message) => Err(Failure::Machine(message)),
+        answer @ (Answer::Found(_) | Answer::Done { .. }) => Ok(answer),
+    }
+}
+
+/// Fails with `InvalidInput` if `message` takes more than `limit` bytes.
+pub(crate) fn write(to: &mut impl Write, message: &impl Serialize, limit: u64) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} bytes at once, {limit} are allowed", bytes.len()),
+        ));
+    }
+    to.write_all(&bytes)
+}
+
+/// Reads to the end. Fails with `InvalidData` on more than `limit` bytes and on what is no message.
+pub(crate) fn read<T: DeserializeOwned>(from: &mut impl Read, limit: u64) -> io::Result<T> {
+    let mut bytes = Vec::new();
+    from.by_ref().take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("more than {limit} bytes"),
+        ));
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("no message: {e}")))
+}
+
+/// Reads a request of any version that can say which it is.
+pub(crate) fn version_of(stream: &mut UnixStream) -> io::Result<Result<Request, u32>> {
+    #[derive(Deserialize)]
+    struct Spoken {
+        version: u32,
+    }
+    let value: serde_json::Value = read(stream, REQUEST_MAX)?;
+    let no_request =
+        |e: serde_json::Error| io::Error::new(io::ErrorKind::InvalidData, e.to_string());
+    let spoken = Spoken::deserialize(&value).map_err(no_request)?;
+    if spoken.version != VERSION {
+        return Ok(Err(spoken.version));
+    }
+    serde_json::from_value(value).map(Ok).map_err(no_request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (UnixStream, UnixStream) {
+        UnixStream::pair().expect("a pair of sockets")
+    }
+
+    #[test]
+    fn a_request_arrives_as_it_was_sent() {
+        let (mut client, mut server) = pair();
+        let ask = Ask::Delete {
+            files: vec![FileText {
+                name: "a.yaml".into(),
+                text: "kind: Pod\n\u{1F980}".into(),
+            }],
+            namespace: "default".into(),
+            ignore_not_found: true,
+        };
+        let request = Request {
+            version: VERSION,
+            ask,
+        };
+        write(&mut client, &request, REQUEST_MAX).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let got = version_of(&mut server).unwrap().unwrap();
+        assert_eq!(format!("{got:?}"), format!("{request:?}"));
+    }
+
+    #[test]
+    fn a_request_of_another_version_is_told_apart_from_rubbish() {
+        for (text, version) in [
+            (r#"{"version":7,"ask":{"fly":{}}}"#, Some(7)),
+            (r#"{"ask":{}}"#, None),
+            ("GET / HTTP/1.1\r\n\r\n", None),
+            ("", None),
+            (r#"{"version":1,"ask":{"fly":{}}}"#, None),
+        ] {
+            let (mut client, mut server) = pair();
+            client.write_all(text.as_bytes()).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let got = version_of(&mut server).ok().and_then(Result::err);
+            assert_eq!(got, version, "{text}");
+        }
+    }
+
+    #[test]
+    fn nobody_reads_or_writes_more_than_the_limit() {
+        let long = "x".repeat(100);
+        let error = read::<String>(&mut format!("\"{long}\"").as_bytes(), 101).unwrap_err();
+        assert_eq!(error.to_string(), "more than 101 bytes");
+        assert_eq!(
+            read::<String>(&mut format!("\"{long}\"").as_bytes(), 102).unwrap(),
+            long
+        );
+        let error = write(&mut Vec::new(), &long, 101).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+}

@@ -1,0 +1,682 @@
+//! The state of a mesh that runs, and every change of it.
+//!
+//! A change is worked out on a copy of the plane, and every socket that it needs is opened, before anything is taken over;
+//! so it happens whole or not at all. Knows no thread: who calls holds the lock.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use meshward_core::agent::{Identity, Note};
+use meshward_core::api::finding::Finding;
+use meshward_core::api::load::{Refused, Text, load_keys, load_objects};
+use meshward_core::api::mesh_config::MeshConfig;
+use meshward_core::control::mesh::{Mesh, PodFacts, PodKey};
+use meshward_core::control::plane::{DeleteError, Plane};
+use meshward_core::control::store::Outcome;
+use meshward_core::proxy::Input;
+use meshward_core::snapshot::Snapshot;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::apps::{AppKind, Death};
+use super::certificates::Certificates;
+use super::directory::Directory;
+use super::edge::Edge;
+use super::folder::Taken;
+use super::identities::{Identities, Member, News, random};
+use super::listening;
+use super::pods::{Doors, Ground, Pod, Prepared, Sidecar, called};
+use super::protocol::{Answer, Ask, FileText, Workload};
+use super::running::Event;
+use super::shards::{Seat, Shards};
+use crate::exit::Failure;
+use crate::logs::Logs;
+use crate::{machine, say};
+
+/// What is open may go on for so long when a pod is deleted or the mesh ends. Istio: terminationDrainDuration 5 s.
+pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// A proxy that has not gone so long after that is not waited for.
+pub(super) const DRAIN_MARGIN: Duration = Duration::from_secs(2);
+/// Workers take over a change within this, or it is said that one does not.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+/// Apps that are started are waited for so long.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
+/// Identities whose making shows progress on a terminal.
+const PROGRESS_FROM: usize = 16;
+
+pub(super) struct State {
+    pub(super) plane: Plane,
+    pub(super) pods: BTreeMap<PodKey, Pod>,
+    pub(super) leaving: Vec<Leaving>,
+    pub(super) identities: Identities,
+    pub(super) shards: Arc<Shards>,
+    pub(super) logs: Logs,
+    pub(super) edge: Arc<Edge>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) deaths: UnboundedSender<Death>,
+    pub(super) taken: Taken,
+    /// The worker of the next sidecar.
+    pub(super) turn: usize,
+    pub(super) ending: bool,
+    pub(super) events: Sender<Event>,
+}
+
+/// A pod that was deleted; its app goes when its proxy has, or when its time is over.
+pub(super) struct Leaving {
+    pod: Pod,
+    until: Instant,
+}
+
+/// A pod that is about to run, and who it is.
+struct New {
+    prepared: Prepared,
+    sidecar: Option<NewSidecar>,
+}
+
+struct NewSidecar {
+    member: Member,
+    identity: Option<Arc<Identity>>,
+    certificates: Certificates,
+    snapshot: Arc<Snapshot>,
+}
+
+/// A change that can be taken over.
+struct Change {
+    new: Vec<New>,
+    /// Pods that run and get doors, labels or kinds of ports.
+    changed: Vec<(PodKey, PodFacts, Doors)>,
+    /// For pods that run.
+    snapshots: BTreeMap<PodKey, Arc<Snapshot>>,
+    gone: Vec<PodKey>,
+}
+
+impl State {
+    pub(super) fn answer(&mut self, ask: Ask) -> Answer {
+        if self.ending {
+            return Answer::Failed("the mesh is ending".into());
+        }
+        let outcome = match ask {
+            Ask::Find {
+                workload,
+                namespace,
+                container,
+            } => self.find(&workload, namespace.as_deref(), container.as_deref()),
+            Ask::Apply {
+                files,
+                namespace,
+                strict,
+            } => self.apply(files, &namespace, strict),
+            Ask::Delete {
+                files,
+                namespace,
+                ignore_not_found,
+            } => self.delete(files, &namespace, ignore_not_found),
+        };
+        match outcome {
+            Ok(answer) => answer,
+            Err(Failure::Data(findings)) => Answer::Data(findings),
+            Err(Failure::Server(message)) => Answer::NotFound(message),
+            Err(Failure::Usage(message) | Failure::Machine(message)) => Answer::Failed(message),
+        }
+    }
+
+    fn find(
+        &self,
+        workload: &str,
+        namespace: Option<&str>,
+        container: Option<&str>,
+    ) -> Result<Answer, Failure> {
+        let facts = self
+            .plane
+            .mesh()
+            .find_workload(workload, namespace)
+            .map_err(|e| Failure::Machine(e.to_string()))?;
+        let pod = self
+            .pods
+            .get(&facts.key())
+            .ok_or_else(|| Failure::Machine(format!("pod {} does not run", called(facts))))?;
+        let proxy = match container {
+            None | Some("app") => pod.entry(),
+            Some("istio-proxy") => pod.bypass().ok_or_else(|| {
+                let pod = called(facts);
+                Failure::Machine(format!("pod {pod} has no container `istio-proxy`: it has no sidecar\n  hint: leave -c out"))
+            })?,
+            Some(name) if facts.containers.iter().any(|c| c.name == name) => pod.entry(),
+            Some(name) => {
+                let own = facts.containers.iter().map(|c| c.name.as_str());
+                let proxy = pod.sidecar.as_ref().map(|_| "istio-proxy");
+                let names: Vec<&str> = own.chain(["app"]).chain(proxy).collect();
+                return Err(Failure::Machine(format!(
+                    "pod {} has no container `{name}`\n  hint: there are {}",
+                    called(facts),
+                    names.join(", ")
+                )));
+            }
+        };
+        Ok(Answer::Found(Workload {
+            namespace: facts.namespace.clone(),
+            pod: facts.name.clone(),
+            proxy,
+            certs: pod.sidecar.as_ref().map(|s| s.certificates.path()),
+            run: self.taken.folder.run(),
+        }))
+    }
+
+    fn apply(
+        &mut self,
+        files: Vec<FileText>,
+        namespace: &str,
+        strict: bool,
+    ) -> Result<Answer, Failure> {
+        let texts = texts(files);
+        let objects = load_objects(&texts, namespace, strict).map_err(data)?;
+        let mut next = self.plane.clone();
+        let outcomes = next.apply(objects.objects, machine::now()).map_err(data)?;
+        let mut warnings: Vec<String> = objects.warnings.iter().map(Finding::to_string).collect();
+        warnings.extend(self.take(next, &texts)?);
+        Ok(done(&outcomes, warnings))
+    }
+
+    fn delete(
+        &mut self,
+        files: Vec<FileText>,
+        namespace: &str,
+        ignore_not_found: bool,
+    ) -> Result<Answer, Failure> {
+        let mut keys = load_keys(&texts(files), namespace).map_err(data)?;
+        let mut next = self.plane.clone();
+        if ignore_not_found {
+            keys.retain(|key| next.store().get(key).is_some());
+        }
+        let outcomes = next.delete(&keys).map_err(|e| match e {
+            DeleteError::NotFound(e) => Failure::Server(e.to_string()),
+            DeleteError::Refused(refused) => data(refused),
+        })?;
+        let warnings = self.take(next, &[])?;
+        Ok(done(&outcomes, warnings))
+    }
+
+    /// Takes over what `next` asks for, all of it or nothing; what is worth saying of it.
+    fn take(&mut self, next: Plane, texts: &[Text]) -> Result<Vec<String>, Failure> {
+        if next.version() == self.plane.version() {
+            return Ok(Vec::new());
+        }
+        let known: Vec<String> = self
+            .plane
+            .warnings()
+            .iter()
+            .map(Finding::to_string)
+            .collect();
+        let mut warnings: Vec<String> = next.warnings().iter().map(Finding::to_string).collect();
+        warnings.retain(|warning| !known.contains(warning));
+        let kinds = kinds(&next, texts).map_err(Failure::Data)?;
+        warnings.extend(self.adopt(next, &kinds)?);
+        Ok(warnings)
+    }
+
+    /// The same for a plane whose pods are known to run `kinds`.
+    pub(super) fn adopt(
+        &mut self,
+        mut next: Plane,
+        kinds: &BTreeMap<PodKey, AppKind>,
+    ) -> Result<Vec<String>, Failure> {
+        let mesh = Arc::clone(next.mesh());
+        let refusals = self.refusals(&next, kinds);
+        if !refusals.is_empty() {
+            return Err(Failure::Data(refusals));
+        }
+        let change = match self.prepare(&mut next, &mesh, kinds) {
+            Ok(change) => change,
+            Err(failure) => {
+                self.undo(&mesh);
+                return Err(failure);
+            }
+        };
+        let config = next.mesh_config().clone();
+        let logs_change = self.plane.mesh_config() != &config;
+        self.plane = next;
+        self.directory.set(mesh);
+        let mut warnings = Vec::new();
+        let awaited = self
+            .carry_out(change, &config, &mut warnings)
+            .map_err(|e| Failure::Machine(format!("a worker cannot be told of the change: {e}")))?;
+        if logs_change {
+            self.logs.set_encoding(config.access_log_encoding);
+            for pod in self.pods.values() {
+                warnings.extend(self.set_log(&config, pod).err());
+            }
+        }
+        if !self.shards.settle(SETTLE_PATIENCE) {
+            let seconds = SETTLE_PATIENCE.as_secs();
+            warnings.push(format!(
+                "a worker has not taken over the change in {seconds} s"
+            ));
+        }
+        warnings.extend(self.unheard(&awaited));
+        // The keeper is there as long as this is asked.
+        let _ = self.events.send(Event::Changed);
+        Ok(warnings)
+    }
+
+    /// What cannot be changed under pods that run.
+    fn refusals(&self, next: &Plane, kinds: &BTreeMap<PodKey, AppKind>) -> Vec<String> {
+        let mut refusals = Vec::new();
+        let domain = self.identities.trust_domain();
+        if next.mesh_config().trust_domain != domain {
+            refusals.push(format!(
+                "the trust domain of a mesh that runs stays `{domain}`\n  hint: end the mesh and start it with the other one"
+            ));
+        }
+        for facts in next.mesh().pods() {
+            let key = facts.key();
+            let Some(pod) = self.pods.get(&key) else {
+                continue;
+            };
+            let old = &pod.facts;
+            let what = if old.address != facts.address {
+                "its address"
+            } else if old.sidecar != facts.sidecar {
+                "whether it has a sidecar"
+            } else if old.service_account != facts.service_account {
+                "its service account"
+            } else if kinds.get(&key).is_some_and(|kind| *kind != pod.kind) {
+                "its app"
+            } else {
+                continue;
+            };
+            refusals.push(format!(
+                "{}: pod {} runs, and {what} cannot change under it\n  hint: delete it, then apply it again",
+                facts.origin,
+                called(facts)
+            ));
+        }
+        refusals
+    }
+
+    /// Takes away the folders of pods that came to nothing.
+    fn undo(&self, mesh: &Mesh) {
+        for facts in mesh.pods() {
+            let leaves = |l: &Leaving| l.pod.facts.key() == facts.key();
+            if !self.pods.contains_key(&facts.key()) && !self.leaving.iter().any(leaves) {
+                let namespace = self.taken.folder.run().join(&facts.namespace);
+                let _ = std::fs::remove_dir_all(namespace.join(&facts.name));
+            }
+        }
+    }
+
+    /// Opens every socket and makes every identity and snapshot that `next` needs. What was opened closes on failure.
+    fn prepare(
+        &mut self,
+        next: &mut Plane,
+        mesh: &Mesh,
+        kinds: &BTreeMap<PodKey, AppKind>,
+    ) -> Result<Change, Failure> {
+        let mut change = Change {
+            new: Vec::new(),
+            changed: Vec::new(),
+            snapshots: BTreeMap::new(),
+            gone: Vec::new(),
+        };
+        for facts in mesh.pods() {
+            let key = facts.key();
+            let kind = kinds.get(&key).cloned().unwrap_or(AppKind::None);
+            if let Some(pod) = self.pods.get(&key) {
+                if pod.facts != *facts {
+                    let doors = Doors::open(facts, &pod.missing(facts), &pod.kind)?;
+                    change.changed.push((key, facts.clone(), doors));
+                }
+            } else {
+                let prepared = Prepared::new(facts, kind, &self.taken)?;
+                change.new.push(New {
+                    prepared,
+                    sidecar: None,
+                });
+            }
+        }
+        let snapshot = |e: &dyn std::fmt::Display| Failure::Data(vec![e.to_string()]);
+        for (key, pod) in &self.pods {
+            let Some(facts) = mesh.pod(key) else {
+                change.gone.push(key.clone());
+                continue;
+            };
+            if !facts.sidecar {
+                continue;
+            }
+            let mut wiring = pod.wiring.clone();
+            let doors = change.changed.iter().find(|(changed, ..)| changed == key);
+            wiring.upstreams.extend(
+                doors
+                    .map(|(.., doors)| doors.upstreams())
+                    .into_iter()
+                    .flatten(),
+            );
+            let made = next.snapshot(key, &wiring).map_err(|e| snapshot(&e))?;
+            change.snapshots.insert(key.clone(), made);
+        }
+        let sidecars = change.new.iter().filter(|n| n.prepared.facts.sidecar);
+        let progress = progress(sidecars.count());
+        for new in &mut change.new {
+            if !new.prepared.facts.sidecar {
+                continue;
+            }
+            let key = new.prepared.facts.key();
+            let made = next.snapshot(&key, &new.prepared.wiring());
+            let made = made.map_err(|e| snapshot(&e))?;
+            new.sidecar = Some(self.identify(next, &key, &new.prepared, made)?);
+            progress.inc(1);
+        }
+        progress.finish_and_clear();
+        Ok(change)
+    }
+
+    fn identify(
+        &mut self,
+        next: &Plane,
+        key: &PodKey,
+        prepared: &Prepared,
+        snapshot: Arc<Snapshot>,
+    ) -> Result<NewSidecar, Failure> {
+        let nobody =
+            || Failure::Machine(format!("pod {} has no identity", called(&prepared.facts)));
+        let id = next.identity(key).ok_or_else(nobody)?;
+        let (member, news) = self.identities.begin(id)?;
+        tell(&prepared.facts, &news);
+        Ok(NewSidecar {
+            member,
+            identity: news.identity,
+            certificates: prepared.certificates(),
+            snapshot,
+        })
+    }
+
+    /// Takes over a change; gives where apps are to listen that were started by it.
+    fn carry_out(
+        &mut self,
+        change: Change,
+        config: &MeshConfig,
+        warnings: &mut Vec<String>,
+    ) -> io::Result<Vec<PodKey>> {
+        let mut started = Vec::new();
+        for new in change.new {
+            let key = new.prepared.facts.key();
+            let pod = self.begin(new, config, warnings)?;
+            self.pods.insert(key.clone(), pod);
+            started.push(key);
+        }
+        for (key, facts, doors) in change.changed {
+            let ground = Ground {
+                edge: &self.edge,
+                shards: &self.shards,
+                directory: &self.directory,
+                deaths: &self.deaths,
+                taken: &self.taken,
+            };
+            if let Some(pod) = self.pods.get_mut(&key) {
+                pod.change(&facts, doors, &ground)?;
+                started.push(key);
+            }
+        }
+        for (key, snapshot) in change.snapshots {
+            if let Some(pod) = self.pods.get(&key)
+                && let Some(sidecar) = &pod.sidecar
+            {
+                self.shards.input(sidecar.seat, Input::Snapshot(snapshot));
+            }
+        }
+        for key in change.gone {
+            if let Some(mut pod) = self.pods.remove(&key) {
+                pod.close();
+                if let Some(sidecar) = &pod.sidecar {
+                    sidecar.certificates.remove();
+                    self.shards.remove(sidecar.seat, DRAIN_GRACE);
+                }
+                let wait = match pod.sidecar {
+                    Some(_) => DRAIN_GRACE + DRAIN_MARGIN,
+                    None => Duration::ZERO,
+                };
+                let until = Instant::now() + wait;
+                self.leaving.push(Leaving { pod, until });
+            }
+        }
+        Ok(started)
+    }
+
+    fn begin(
+        &mut self,
+        new: New,
+        config: &MeshConfig,
+        warnings: &mut Vec<String>,
+    ) -> io::Result<Pod> {
+        let sidecar = match new.sidecar {
+            None => None,
+            Some(mut sidecar) => {
+                let seed = random().map_err(|e| io::Error::other(e.to_string()))?;
+                let identity = sidecar.identity.as_ref();
+                // The identity comes first: a snapshot that demands TLS finds it there.
+                let inputs = identity
+                    .map(|identity| Input::Svid(Arc::clone(&identity.svid)))
+                    .into_iter()
+                    .chain([Input::Snapshot(sidecar.snapshot)])
+                    .collect();
+                let worker = self.turn % self.shards.len().max(1);
+                self.turn += 1;
+                let seat = self.shards.add(worker, seed, inputs)?;
+                if let Some(identity) = identity {
+                    warnings.extend(sidecar.certificates.write(identity).err());
+                }
+                Some(Sidecar {
+                    seat,
+                    member: sidecar.member,
+                    certificates: sidecar.certificates,
+                })
+            }
+        };
+        if let Some(sidecar) = &sidecar {
+            let path = log_path(config, new.prepared.dir());
+            let number = self.shards.log_number(sidecar.seat);
+            warnings.extend(self.logs.set(number, path).err());
+        }
+        let ground = Ground {
+            edge: &self.edge,
+            shards: &self.shards,
+            directory: &self.directory,
+            deaths: &self.deaths,
+            taken: &self.taken,
+        };
+        new.prepared.run(sidecar, &ground)
+    }
+
+    fn set_log(&self, config: &MeshConfig, pod: &Pod) -> Result<(), String> {
+        match &pod.sidecar {
+            None => Ok(()),
+            Some(sidecar) => {
+                let number = self.shards.log_number(sidecar.seat);
+                self.logs.set(number, log_path(config, &pod.dir))
+            }
+        }
+    }
+
+    /// Waits for the apps of these pods to listen; says which do not.
+    fn unheard(&self, keys: &[PodKey]) -> Vec<String> {
+        let pods = || keys.iter().filter_map(|key| self.pods.get(key));
+        let wanted = pods().flat_map(Pod::awaited).collect();
+        let missing = listening::wait(wanted, LISTEN_PATIENCE);
+        let silent = pods().filter_map(|pod| {
+            let address = pod.awaited().into_iter().find(|a| missing.contains(a))?;
+            Some(format!(
+                "warning: the app of {} does not listen on {address} yet\n  hint: it writes to {}",
+                called(&pod.facts),
+                pod.dir.join("app.log").display()
+            ))
+        });
+        silent.collect()
+    }
+
+    /// How long until something is due.
+    pub(super) fn due(&self) -> Duration {
+        let sidecars = self.pods.values().filter_map(|pod| pod.sidecar.as_ref());
+        let agents = sidecars.filter_map(|s| self.identities.due(&s.member));
+        let now = Instant::now();
+        let leaving = self
+            .leaving
+            .iter()
+            .map(|l| l.until.saturating_duration_since(now));
+        agents.chain(leaving).min().unwrap_or(Duration::MAX)
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self) {
+        for pod in self.pods.values_mut() {
+            let Some(sidecar) = &mut pod.sidecar else {
+                continue;
+            };
+            if self.identities.due(&sidecar.member) != Some(Duration::ZERO) {
+                continue;
+            }
+            let news = self.identities.tick(&mut sidecar.member);
+            tell(&pod.facts, &news);
+            if let Some(identity) = news.identity {
+                self.shards
+                    .input(sidecar.seat, Input::Svid(Arc::clone(&identity.svid)));
+                if let Err(message) = sidecar.certificates.write(&identity) {
+                    say::err(message);
+                }
+            }
+        }
+        let now = Instant::now();
+        while let Some(at) = self.leaving.iter().position(|l| l.until <= now) {
+            let leaving = self.leaving.swap_remove(at);
+            self.bury(leaving.pod);
+        }
+    }
+
+    /// A proxy has gone.
+    pub(super) fn let_go(&mut self, seat: Seat) {
+        let of_seat = |l: &Leaving| l.pod.sidecar.as_ref().is_some_and(|s| s.seat == seat);
+        if let Some(at) = self.leaving.iter().position(of_seat) {
+            let leaving = self.leaving.swap_remove(at);
+            self.bury(leaving.pod);
+        }
+    }
+
+    fn bury(&self, mut pod: Pod) {
+        if let Some(app) = pod.take_app() {
+            self.edge.spawn(app.stop());
+        }
+        if let Some(sidecar) = &pod.sidecar {
+            // Takes no file, so it cannot fail.
+            let _ = self.logs.set(self.shards.log_number(sidecar.seat), None);
+        }
+        // A pod of the same name may run already.
+        if !self.pods.contains_key(&pod.facts.key()) {
+            let _ = std::fs::remove_dir_all(&pod.dir);
+        }
+    }
+
+    /// Nobody comes in any more; gives the apps, to be stopped.
+    pub(super) fn close(&mut self) -> Vec<super::apps::AppHandle> {
+        self.ending = true;
+        self.taken.close_socket();
+        let leaving = self.leaving.iter_mut().map(|l| &mut l.pod);
+        let mut apps = Vec::new();
+        for pod in self.pods.values_mut().chain(leaving) {
+            pod.close();
+            apps.extend(pod.take_app());
+        }
+        apps
+    }
+
+    /// Takes away what must not outlive the mesh.
+    pub(super) fn forget(&mut self) {
+        self.logs.close();
+        for pod in self.pods.values() {
+            if let Some(sidecar) = &pod.sidecar {
+                sidecar.certificates.remove();
+            }
+        }
+        self.taken.release();
+    }
+}
+
+fn done(outcomes: &[Outcome], warnings: Vec<String>) -> Answer {
+    Answer::Done {
+        lines: outcomes.iter().map(Outcome::to_string).collect(),
+        warnings,
+    }
+}
+
+/// Why a workload has no new certificate. That it got one is no news.
+fn tell(facts: &PodFacts, news: &News) {
+    for note in &news.notes {
+        if !matches!(note, Note::Issued { .. }) {
+            say::err(format_args!("{}: {note}", called(facts)));
+        }
+    }
+}
+
+fn progress(steps: usize) -> ProgressBar {
+    if steps < PROGRESS_FROM || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(u64::try_from(steps).unwrap_or(u64::MAX));
+    let style = ProgressStyle::with_template("issuing identities {bar:30} {pos}/{len}");
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+pub(super) fn texts(files: Vec<FileText>) -> Vec<Text> {
+    let text = |file: FileText| Text {
+        name: file.name.into(),
+        text: file.text,
+    };
+    files.into_iter().map(text).collect()
+}
+
+pub(super) fn data(refused: Refused) -> Failure {
+    Failure::Data(refused.findings.iter().map(Finding::to_string).collect())
+}
+
+/// What each pod runs. `texts`: of what was said just now, so that findings stand at their place.
+pub(super) fn kinds(
+    plane: &Plane,
+    texts: &[Text],
+) -> Result<BTreeMap<PodKey, AppKind>, Vec<String>> {
+    let mut kinds = BTreeMap::new();
+    let mut findings: Vec<String> = Vec::new();
+    for pod in plane.mesh().pods() {
+        match AppKind::read(&pod.annotations, &pod.origin, texts, !pod.ports.is_empty()) {
+            Ok(kind) => {
+                kinds.insert(pod.key(), kind);
+            }
+            Err(found) => {
+                // The pods of one Deployment are wrong in the same way.
+                for finding in found.iter().map(Finding::to_string) {
+                    if !findings.contains(&finding) {
+                        findings.push(finding);
+                    }
+                }
+            }
+        }
+    }
+    if findings.is_empty() {
+        Ok(kinds)
+    } else {
+        Err(findings)
+    }
+}
+
+/// Where the records of a pod's sidecar go: Istio writes to a path inside each container, here it is the file of that name
+/// in the pod's folder. `None`: nowhere.
+fn log_path(config: &MeshConfig, dir: &Path) -> Option<PathBuf> {
+    match config.access_log_file.as_str() {
+        "" => None,
+        "/dev/stdout" | "/dev/stderr" => Some(dir.join("istio-proxy.log")),
+        other => Path::new(other).file_name().map(|name| dir.join(name)),
+    }
+}

@@ -1,0 +1,508 @@
+//! What goes wrong around a mesh: names, sockets, files, apps, certificates. Everything is said, nothing is half done.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::meshes::{Mesh, SHOP, STRICT, UP, pod, service, shop};
+use crate::place::{Place, Sidecar};
+
+fn up(place: &Place, more: &[&str]) -> crate::place::Ran {
+    let fixed = ["up", "mesh.yaml", "--runtime", "tokio", "--workers", "1"];
+    place.run(&[&fixed, more].concat())
+}
+
+#[test]
+fn without_a_mesh_its_clients_say_how_to_start_one() {
+    let place = Place::new();
+    place.write("a.yaml", STRICT);
+    for words in [
+        &["exec", "sleep", "--", "true"][..],
+        &["apply", "-f", "a.yaml"],
+        &["delete", "-f", "a.yaml"],
+    ] {
+        place.run(words).refuses(
+            1,
+            "error: no mesh named `default` is running\n  hint: meshward up DIR\n",
+        );
+    }
+    place
+        .run(&["exec", "--mesh", "other", "sleep", "--", "true"])
+        .refuses(
+            1,
+            "error: no mesh named `other` is running\n  hint: meshward up DIR --mesh other\n",
+        );
+    place
+        .run(&["exec", "--mesh", "../x", "sleep", "--", "true"])
+        .refuses(
+            64,
+            "error: `../x` is no name of a mesh\n  hint: use lower-case letters, digits and `-`, at most 40 of them\n",
+        );
+}
+
+#[test]
+fn of_two_meshes_of_one_name_the_second_is_told_of_the_first() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    let mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    let pid = mesh.up.pid();
+    up(&place, &[]).refuses(
+        1,
+        &format!("error: a mesh named `default` is running (pid {pid})\n  hint: end it, or choose another --mesh\n"),
+    );
+    // The first goes on, also beside one of another name.
+    let other = Place::new();
+    place.write("mesh.yaml", shop(&other));
+    let second = Mesh::start(&place, &["--runtime", "tokio", "--mesh", "second"]);
+    assert_eq!(
+        mesh.exec("sleep", "echo $MESHWARD_MESH").stdout,
+        "default\n"
+    );
+    drop(second);
+}
+
+#[test]
+fn what_a_killed_mesh_left_is_taken_over() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    let mut mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    mesh.up.signal("KILL");
+    mesh.up.ends();
+    assert!(place.path("meshward/default.sock").exists());
+    place.run(&["exec", "sleep", "--", "true"]).refuses(
+        1,
+        "error: no mesh named `default` is running\n  hint: meshward up DIR\n",
+    );
+    let mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    assert_eq!(mesh.exec("sleep", "exit 5").code, Some(5));
+}
+
+#[test]
+fn what_is_no_socket_of_ours_is_never_touched() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    fs::create_dir_all(place.path("meshward")).expect("a folder");
+    assert_eq!(place.shell("chmod 700 meshward").code, Some(0));
+    let socket = place.path("meshward/default.sock");
+    place.write("meshward/default.sock", "mine");
+    let says = format!(
+        "error: {}: is no socket\n  hint: have a look and move it away, or choose another --mesh\n",
+        socket.display()
+    );
+    up(&place, &[]).refuses(1, &says);
+    place
+        .run(&["exec", "sleep", "--", "true"])
+        .refuses(1, &says);
+    assert_eq!(place.read("meshward/default.sock"), "mine");
+    // A server that is none of ours keeps its socket.
+    fs::remove_file(&socket).expect("removed");
+    let _server = UnixListener::bind(&socket).expect("a socket");
+    up(&place, &[]).refuses(
+        1,
+        &format!(
+            "error: {}: somebody listens there who is no mesh\n  hint: end it, or choose another --mesh\n",
+            socket.display()
+        ),
+    );
+    assert!(socket.exists());
+    // Nor is a folder used that others may enter.
+    assert_eq!(place.shell("chmod 755 meshward").code, Some(0));
+    up(&place, &[]).refuses(
+        1,
+        &format!(
+            "error: {}: can be entered by others\n  hint: it must be yours with mode 0700; or set XDG_RUNTIME_DIR to a folder of yours\n",
+            place.path("meshward").display()
+        ),
+    );
+}
+
+#[test]
+fn a_workload_that_is_not_there_gets_the_nearest_names() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    let mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    let ran = mesh.exec("slep", "true");
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
+    assert!(
+        ran.stderr
+            .starts_with("error: no workload `slep`; nearest: pod/sleep.default"),
+        "{}",
+        ran.stderr
+    );
+    let exec = |words: &[&str]| place.run(&[&["exec"], words, &["--", "true"]].concat());
+    exec(&["-c", "istio-proxy", "sleep"]).refuses(
+        1,
+        "error: pod default/sleep has no container `istio-proxy`: it has no sidecar\n  hint: leave -c out\n",
+    );
+    exec(&["-c", "man", "web.shop"]).refuses(
+        1,
+        "error: pod shop/web has no container `man`\n  hint: there are main, app, istio-proxy\n",
+    );
+    drop(mesh);
+}
+
+#[test]
+fn one_bad_document_among_a_hundred_changes_nothing() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    let mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    let mut documents: Vec<String> = (0..100)
+        .map(|n| STRICT.replace("name: default", &format!("name: p{n}")))
+        .collect();
+    documents[0] = STRICT.to_owned();
+    documents[70] = documents[70].replace("STRICT", "STRIKT");
+    place.write("many/all.yaml", documents.join("---\n"));
+    let ran = place.run(&["apply", "-f", "many"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(65), ""));
+    // Each document has 4 lines and one that parts it from the next.
+    assert!(
+        ran.stderr.starts_with("many/all.yaml:354:21: `STRIKT`"),
+        "{}",
+        ran.stderr
+    );
+    let curl = mesh.curl("sleep", "http://web.shop:8080/");
+    assert_eq!(curl, ("200".to_owned(), Some(0)));
+    place.write("many/all.yaml", STRICT);
+    let ran = place.run(&["delete", "-f", "many"]);
+    assert!(ran.stderr.contains("NotFound"), "{}", ran.stderr);
+}
+
+#[test]
+fn files_that_make_no_mesh_are_refused_before_anything_starts() {
+    let place = Place::new();
+    let ip = place.ip;
+    let twice = pod("default", "a", ip, "", &[]) + &pod("default", "b", ip, "", &[]);
+    place.write("mesh.yaml", twice);
+    let ran = up(&place, &[]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(65), ""));
+    assert!(ran.stderr.contains(&ip.to_string()), "{}", ran.stderr);
+    assert!(ran.stderr.starts_with("mesh.yaml:"), "{}", ran.stderr);
+    place.write(
+        "mesh.yaml",
+        pod("default", "a", ip, "meshward.dev/app: ecko", &[80]),
+    );
+    let ran = up(&place, &[]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(65), ""));
+    assert!(ran.stderr.contains("`ecko`"), "{}", ran.stderr);
+    place.run(&["up", "nowhere"]).refuses(
+        65,
+        "nowhere: cannot be read: no such file or directory\n  hint: name a file that is there and can be read\n",
+    );
+    assert!(!place.path("meshward").exists());
+}
+
+#[test]
+fn an_address_in_use_ends_the_start_and_says_why() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    let [web, ..] = place.ips();
+    let _held = TcpListener::bind((web, 8080)).expect("an address of our own");
+    up(&place, &[]).refuses(
+        1,
+        &format!(
+            "error: pod shop/web cannot listen on {web}:8080: address already in use\n  hint: another process listens there: end it, or choose another address\n"
+        ),
+    );
+    assert!(!place.path("meshward/default.sock").exists());
+}
+
+#[test]
+fn too_few_open_files_are_said_with_how_many_are_needed() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    let ran = place.shell("ulimit -n 100; $MESHWARD up mesh.yaml --runtime tokio");
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
+    assert!(
+        ran.stderr.starts_with(
+            "error: 3 pods need 154 open files, 100 are allowed\n  hint: raise the hard limit"
+        ),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn a_pod_that_runs_keeps_its_address_sidecar_and_app() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    let mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    let other = Place::new();
+    let [web, client, _] = place.ips();
+    let config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n\
+                  data: {mesh: \"trustDomain: example.org\"}\n";
+    for (text, says) in [
+        (
+            pod("shop", "web", other.ip, "", &[8080]),
+            "pod shop/web runs, and its address cannot change under it",
+        ),
+        (
+            pod("shop", "web", web, "meshward.dev/app: none", &[8080]),
+            "pod shop/web runs, and its app cannot change under it",
+        ),
+        (
+            pod("shop", "client", client, "", &[])
+                .replace("labels: {", "labels: {sidecar.istio.io/inject: \"false\", "),
+            "pod shop/client runs, and whether it has a sidecar cannot change under it",
+        ),
+        (
+            config.to_owned(),
+            "the trust domain of a mesh that runs stays `cluster.local`",
+        ),
+    ] {
+        place.write("change.yaml", STRICT.to_owned() + "---\n" + &text);
+        let ran = place.run(&["apply", "-f", "change.yaml"]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(65), ""), "{says}");
+        assert!(ran.stderr.contains(says), "{}", ran.stderr);
+    }
+    // The STRICT beside each of them was not taken either.
+    let curl = mesh.curl("sleep", "http://web.shop:8080/");
+    assert_eq!(curl, ("200".to_owned(), Some(0)));
+}
+
+#[test]
+fn a_pod_whose_address_is_taken_changes_nothing() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    let mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    let other = Place::new();
+    let [free, taken, _] = other.ips();
+    let held = TcpListener::bind((taken, 9000)).expect("an address of our own");
+    let text =
+        pod("shop", "free", free, "", &[9000]) + &pod("shop", "taken", taken, "", &[9000]) + STRICT;
+    place.write("change.yaml", &text);
+    let ran = place.run(&["apply", "-f", "change.yaml"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
+    let says =
+        format!("error: pod shop/taken cannot listen on {taken}:9000: address already in use");
+    assert!(ran.stderr.starts_with(&says), "{}", ran.stderr);
+    assert!(!mesh.folder().join("shop/free").exists());
+    let curl = mesh.curl("sleep", "http://web.shop:8080/");
+    assert_eq!(curl, ("200".to_owned(), Some(0)));
+    drop(held);
+    mesh.applies(
+        &text,
+        "pod/free created\npod/taken created\npeerauthentication.security.istio.io/default created\n",
+    );
+}
+
+#[test]
+fn a_service_may_open_another_port_of_a_pod_that_runs() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    let mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    let more = service("shop", "web", 8080).replace(
+        "port: 8080}",
+        "port: 8080}, {name: http-b, port: 81, targetPort: 8081}",
+    );
+    mesh.applies(&more, "service/web configured\n");
+    for url in ["http://web.shop:8080/", "http://web.shop:81/"] {
+        assert_eq!(
+            mesh.curl("sleep", url),
+            ("200".to_owned(), Some(0)),
+            "{url}"
+        );
+    }
+}
+
+#[test]
+fn ctrl_c_during_exec_ends_the_command_and_not_the_mesh() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    let mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    let mut command = place.command(&[
+        "exec",
+        "sleep",
+        "--",
+        "sh",
+        "-c",
+        "echo ready; exec sleep 60",
+    ]);
+    // A terminal sends the signal to the whole group of what is in front.
+    command.process_group(0);
+    let mut exec = Sidecar::watch(command);
+    exec.says("ready");
+    let group = format!("-{}", exec.pid());
+    let sent = Command::new("kill").args(["-INT", "--", &group]).status();
+    assert!(sent.is_ok_and(|s| s.success()));
+    let status = exec.ends();
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(2)
+    );
+    assert_eq!(mesh.exec("sleep", "exit 3").code, Some(3));
+}
+
+#[test]
+fn apps_that_are_missing_silent_or_dying_are_told_and_the_sidecar_answers() {
+    let place = Place::new();
+    let [missing, silent, dying] = place.ips();
+    let text = [
+        SHOP.to_owned(),
+        pod(
+            "shop",
+            "missing",
+            missing,
+            "meshward.dev/app: none",
+            &[8080],
+        ),
+        pod(
+            "shop",
+            "silent",
+            silent,
+            "meshward.dev/command: exec sleep 600",
+            &[8080],
+        ),
+        pod(
+            "shop",
+            "dying",
+            dying,
+            "meshward.dev/command: echo last words; exit 3",
+            &[8080],
+        ),
+    ]
+    .concat();
+    place.write("mesh.yaml", text);
+    let mut mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    let said = mesh.up.said.join("\n");
+    assert!(
+        said.contains("warning: the app of shop/silent does not listen on 127.0.0.1:"),
+        "{said}"
+    );
+    // Once at the start, and again with back-off.
+    assert!(
+        said.contains("app of shop/dying ended (exit status: 3)"),
+        "{said}"
+    );
+    mesh.up.says("app of shop/dying ended (exit status: 3)");
+    let log = mesh.folder().join("shop/dying/app.log");
+    assert!(
+        fs::read_to_string(log)
+            .expect("a log")
+            .starts_with("last words\n")
+    );
+    for ip in [missing, silent, dying] {
+        // S-66: nobody answers.
+        let curl = mesh.curl("missing.shop", &format!("http://{ip}:8080/"));
+        assert_eq!(curl, ("503".to_owned(), Some(0)), "{ip}");
+    }
+}
+
+#[test]
+fn an_expired_certificate_closes_the_door_and_says_why() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place) + STRICT);
+    let outage = [
+        "--runtime",
+        "tokio",
+        "--svid-ttl",
+        "2s",
+        "--ca-outage-after",
+        "0s",
+    ];
+    // The authority never answers: nobody has a certificate, and it is said.
+    let mut mesh = Mesh::start(&place, &outage);
+    let said = mesh.up.said.join("\n");
+    assert!(
+        said.contains("shop/web: no certificate was issued: the authority could not be reached"),
+        "{said}"
+    );
+    mesh.up.signal("INT");
+    assert_eq!(mesh.up.ends().code(), Some(0));
+    // It answers at first, and then no more.
+    let outage = [
+        "--runtime",
+        "tokio",
+        "--svid-ttl",
+        "2s",
+        "--ca-outage-after",
+        "1s",
+        "--log-level",
+        "debug",
+    ];
+    let mut mesh = Mesh::start(&place, &outage);
+    let url = "http://web.shop:8080/";
+    assert_eq!(mesh.curl("client.shop", url).0, "200");
+    mesh.up.says("the certificate expired at");
+    // Nobody would believe the server's certificate, so its sidecar takes no handshake.
+    let past = ["exec", "-c", "istio-proxy", "client.shop", "--"];
+    let curl = ["curl", "-s", "-k", "-m", "10", "https://web.shop:8080/"];
+    assert_eq!(place.run(&[&past[..], &curl].concat()).code, Some(35));
+    mesh.up.says("our own certificate has expired");
+}
+
+#[test]
+fn check_plays_the_walk_through_in_a_mesh_of_its_own() {
+    let place = Place::new();
+    place.write("dir/mesh.yaml", shop(&place));
+    let check = ["up", "dir", "--check", "--runtime", "tokio"];
+    place.run(&check).refuses(
+        65,
+        "dir/walkthrough.txt: there is no walk-through\n  hint: name a folder with a walkthrough.txt, or leave --check out\n",
+    );
+    let script = "# A call\nmeshward exec sleep -- curl -s -o /dev/null -w '%{http_code}\\n' http://web.shop:8080/\n----\n200\n\n\
+                  echo $RUNTIME; test -d $MESHWARD_RUN/shop/web\n----\ntokio\n";
+    place.write("dir/walkthrough.txt", script);
+    let ran = place.run(&check);
+    assert_eq!(
+        (ran.code, ran.stderr.as_str()),
+        (Some(0), ""),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stdout.contains("\n2 passed, 0 failed"),
+        "{}",
+        ran.stdout
+    );
+    let left = fs::read_dir(place.path("meshward")).expect("the folder");
+    assert_eq!(left.count(), 0);
+    place.write("dir/walkthrough.txt", script.replace("200", "404"));
+    let ran = place.run(&check);
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.stdout.contains("\n1 passed, 1 failed"),
+        "{}",
+        ran.stdout
+    );
+    let logs = ran
+        .stderr
+        .strip_prefix("logs of the mesh: ")
+        .expect("where the logs are");
+    assert!(
+        std::path::Path::new(logs.trim())
+            .join("shop/web/istio-proxy.log")
+            .exists()
+    );
+}
+
+#[test]
+fn a_second_signal_ends_what_is_open_at_once() {
+    let place = Place::new();
+    let [web, ..] = place.ips();
+    let server = TcpListener::bind("127.0.0.1:0").expect("a server");
+    let address = server.local_addr().expect("its address");
+    let upstream = format!("meshward.dev/upstream: \"{address}\"");
+    place.write(
+        "mesh.yaml",
+        SHOP.to_owned() + &pod("shop", "web", web, &upstream, &[8080]),
+    );
+    let mut mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    // A request that is never answered.
+    let mut client = std::net::TcpStream::connect((web, 8080)).expect("the sidecar listens");
+    std::io::Write::write_all(&mut client, b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").expect("sent");
+    let _taken = server.accept().expect("the request arrives");
+    let began = std::time::Instant::now();
+    mesh.up.signal("TERM");
+    mesh.up.says("ending");
+    mesh.up.signal("TERM");
+    assert_eq!(mesh.up.ends().code(), Some(0));
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(mesh.up.said.iter().any(|line| line.contains(UP)));
+}
