@@ -238,7 +238,7 @@ impl Account {
             Box::new(Record {
                 listener: place.map_or(u32::MAX, Place::listener),
                 start: now.wall,
-                upstream_cluster: place.map(|p| p.cluster_name().to_owned()),
+                upstream_cluster: place.and_then(Place::cluster_name).map(str::to_owned),
                 downstream_local: Some(facts.original_dst),
                 downstream_remote: Some(facts.peer),
                 requested_server_name: facts.sni.clone(),

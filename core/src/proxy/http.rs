@@ -8,7 +8,7 @@ use super::exchange::{
     Account, Exchange, Local, RequestBody, Response, Right, Stage, Upstreams, Words,
 };
 use super::link::{Io, Wire, write};
-use super::upstream::{Obtained, Upstream, obtain};
+use super::upstream::{Attempt, Obtained, Upstream, obtain};
 use super::world::{Place, PoolId, Target};
 use super::{Route, Shared, rewrite};
 use crate::accept::{Mode, PortKind};
@@ -491,10 +491,10 @@ impl HttpSide {
         };
     }
 
-    /// One try to connect, by the pool `failed`, came to nothing: another follows, or the answer that there is none (S-66).
+    /// One try to connect came to nothing: another follows, or the answer that there is none (S-66).
     pub(super) fn on_connect_failed(
         &mut self,
-        failed: PoolId,
+        failed: Attempt,
         reason: String,
         io: &mut Io,
         facts: &Facts,
@@ -511,7 +511,8 @@ impl HttpSide {
         else {
             return;
         };
-        tried.push(failed);
+        tried.push(failed.pool);
+        x.account.upstream = Some(failed.to);
         // A snapshot that came meanwhile may lead elsewhere, where other rules hold: the permit does not reach there.
         let again = match &x.target {
             Some(Target::Application(of, serial)) => shared
@@ -799,6 +800,10 @@ fn begin(
         Some(_) => None,
     };
     if let Some(local) = refusal {
+        if let Some(place) = &place {
+            // Where it would have gone.
+            target(place, head, &mut x.account);
+        }
         x.account
             .note(|r| r.path = Some(String::from_utf8_lossy(head.path).into_owned()));
         x.reply(local, true, io, facts, shared);

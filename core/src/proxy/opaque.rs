@@ -6,7 +6,7 @@ use super::Shared;
 use super::downstream::Facts;
 use super::exchange::{Account, Right, Stage};
 use super::link::{Io, Wire, write};
-use super::upstream::{Upstream, open};
+use super::upstream::{Attempt, Upstream, open};
 use super::world::Place;
 use crate::accept::PortKind;
 use crate::clock::Deadline;
@@ -54,7 +54,10 @@ impl OpaqueSide {
             Some(Place::Inbound(door)) => {
                 Some(Right::Greeting(decide::inbound_greeting(&door.port)))
             }
-            Some(Place::Outbound(port)) => Some(Right::Permit(decide::outbound_connection(port))),
+            Some(Place::Outbound(port)) => {
+                account.note(|r| r.upstream_cluster = Some(port.otherwise.name.clone()));
+                Some(Right::Permit(decide::outbound_connection(port)))
+            }
             None => None,
         };
         let opened = right.zip(place).and_then(|(right, place)| {
@@ -349,11 +352,18 @@ impl OpaqueSide {
     }
 
     /// An opaque connection is not tried twice.
-    pub(super) fn on_connect_failed(&mut self, reason: String, io: &mut Io, shared: &mut Shared) {
+    pub(super) fn on_connect_failed(
+        &mut self,
+        failed: Attempt,
+        reason: String,
+        io: &mut Io,
+        shared: &mut Shared,
+    ) {
         shared.stats.upstream_failures += 1;
         shared.note(io.id, reason.clone());
         self.stage = Stage::Answered;
         if let Some(account) = &mut self.account {
+            account.upstream = Some(failed.to);
             account.note(|r| {
                 r.flags = r.flags.with(Flags::UF).with(Flags::URX);
                 r.upstream_failure = Some(reason);

@@ -53,6 +53,13 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct KeepAlive(bool);
 
+/// Where a link was opened to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempt {
+    pub(super) pool: PoolId,
+    pub(super) to: SocketAddr,
+}
+
 /// An upstream link to be used.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Obtained {
@@ -194,8 +201,8 @@ impl Proxy {
                 shared.stats.limited += 1;
                 shared.note(id, "nobody answered in time");
                 u.let_go(shared);
-                let pool = u.pool;
-                self.fail_connect(downstream, pool, "connection timeout".into());
+                let failed = u.attempt();
+                self.fail_connect(downstream, failed, "connection timeout".into());
             }
             State::Idle => u.retire(shared),
             State::Closing => u.io.reset(&mut shared.actions),
@@ -241,8 +248,8 @@ impl Proxy {
             None => "the upstream's settings are gone".into(),
         };
         u.let_go(shared);
-        let pool = u.pool;
-        self.fail_connect(downstream, pool, reason);
+        let failed = u.attempt();
+        self.fail_connect(downstream, failed, reason);
     }
 
     fn on_upstream_ready(&mut self, id: LinkId) {
@@ -344,10 +351,10 @@ impl Proxy {
             u.io.finish();
             u.flush(shared);
             u.linger(shared);
-            let pool = u.pool;
+            let failed = u.attempt();
             if let Some(downstream) = serves {
                 if shaking {
-                    self.fail_connect(downstream, pool, failure.reason);
+                    self.fail_connect(downstream, failed, failure.reason);
                 } else {
                     self.fail_exchange(downstream, Failure::Ended);
                 }
@@ -411,9 +418,9 @@ impl Proxy {
             State::Closing => {}
             State::Connecting(downstream) | State::Shaking(downstream) => {
                 u.let_go(shared);
-                let pool = u.pool;
+                let failed = u.attempt();
                 let reason = "connection closed during the handshake".into();
-                self.fail_connect(downstream, pool, reason);
+                self.fail_connect(downstream, failed, reason);
             }
             State::Serving(downstream) => {
                 // Without close_notify the end of a TLS stream proves nothing (RFC 8446 §6.1).
@@ -460,7 +467,7 @@ impl Proxy {
                         "delayed connect error: Connection reset by peer"
                     }
                 };
-                self.fail_connect(downstream, u.pool, reason.into());
+                self.fail_connect(downstream, u.attempt(), reason.into());
             }
             State::Serving(downstream) => {
                 let Some(d) = self.downstreams.get_mut(downstream) else {
@@ -476,14 +483,14 @@ impl Proxy {
         }
     }
 
-    fn fail_connect(&mut self, downstream: LinkId, pool: PoolId, reason: String) {
+    fn fail_connect(&mut self, downstream: LinkId, failed: Attempt, reason: String) {
         let Some(d) = self.downstreams.get_mut(downstream) else {
             return;
         };
         match &mut d.stage {
             Stage::Http(http) => {
                 http.on_connect_failed(
-                    pool,
+                    failed,
                     reason,
                     &mut d.io,
                     &d.facts,
@@ -492,7 +499,7 @@ impl Proxy {
                 );
             }
             Stage::Opaque(opaque) => {
-                opaque.on_connect_failed(reason, &mut d.io, &mut self.shared);
+                opaque.on_connect_failed(failed, reason, &mut d.io, &mut self.shared);
             }
             Stage::Sniffing(_) | Stage::Shaking(_) | Stage::Lingering => {}
         }
@@ -609,6 +616,13 @@ fn read_answer(
 }
 
 impl Upstream {
+    fn attempt(&self) -> Attempt {
+        Attempt {
+            pool: self.pool,
+            to: self.to,
+        }
+    }
+
     /// Hands over what was written.
     pub(super) fn flush(&mut self, shared: &mut Shared) {
         flush(&mut self.wire, &mut self.io, &mut shared.actions);

@@ -106,10 +106,12 @@ impl Place {
         matches!(self, Self::Inbound(door) if (door.pool, door.serial) == (pool, serial))
     }
 
-    pub(super) fn cluster_name(&self) -> &str {
+    /// Where all goes that comes this way. `None`: each request goes where its authority says.
+    pub(super) fn cluster_name(&self) -> Option<&str> {
         match self {
-            Self::Inbound(door) => &door.port.cluster,
-            Self::Outbound(port) => &port.otherwise.name,
+            Self::Inbound(door) => Some(&door.port.cluster),
+            Self::Outbound(port) if port.hosts.is_empty() => Some(&port.otherwise.name),
+            Self::Outbound(_) => None,
         }
     }
 

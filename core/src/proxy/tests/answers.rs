@@ -152,6 +152,8 @@ fn a_refused_connection_is_tried_three_times() {
     let record = rig.record();
     assert_eq!(record.flags, Flags::UF.with(Flags::URX), "S-66");
     assert_eq!(record.upstream_failure.as_deref(), Some(REFUSED));
+    assert_eq!(record.upstream_host, Some(address(APP)), "the last one");
+    assert_eq!(record.upstream_local, None);
 
     // The client may go on.
     rig.send(client, get("/"));

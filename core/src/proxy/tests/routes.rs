@@ -168,6 +168,34 @@ fn a_host_that_is_nobodys_is_called_where_it_was_meant_in_plain_text() {
 }
 
 #[test]
+fn a_request_that_was_not_routed_was_for_no_cluster() {
+    for (request, details) in [
+        (
+            "GET /%00 HTTP/1.1\r\nhost: web.shop\r\n\r\n",
+            "path_normalization_failed",
+        ),
+        ("GET / HTTP/1.1\r\n\r\n", "missing_host_header"),
+        ("GET / HTTP/1.0\r\n\r\n", "low_version"),
+    ] {
+        let mut rig = rig();
+        let caller = rig.calls("10.96.0.2:80");
+        rig.send(caller, request);
+        let record = rig.record();
+        assert_eq!(record.details.as_deref(), Some(details));
+        assert_eq!(record.upstream_cluster, None, "{details}");
+    }
+    let mut rig = rig();
+    let caller = rig.calls("10.96.0.2:80");
+    rig.send(
+        caller,
+        "GET / HTTP/1.1\r\nhost: carts\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    );
+    let record = rig.record();
+    assert_eq!(record.details.as_deref(), Some("upgrade_failed"));
+    assert_eq!(record.upstream_cluster.as_deref(), Some(CARTS));
+}
+
+#[test]
 fn a_port_that_is_nobodys_is_opaque() {
     let mut rig = rig();
     let caller = rig.calls("127.1.0.3:9999");
@@ -210,6 +238,18 @@ fn a_service_that_is_not_http_is_found_by_its_address() {
 }
 
 #[test]
+fn an_opaque_call_that_nobody_takes_names_whom_it_was_for() {
+    let mut rig = rig();
+    let caller = rig.calls("10.96.0.4:5432");
+    rig.refuse();
+    assert_eq!(rig.end(caller), End::Reset);
+    let record = rig.record();
+    assert_eq!(record.flags, Flags::UF.with(Flags::URX));
+    assert_eq!(record.upstream_host, Some(address("127.1.0.4:5432")));
+    assert_eq!(record.upstream_cluster.as_deref(), Some(DB));
+}
+
+#[test]
 fn on_an_undeclared_port_the_first_bytes_decide() {
     let mut rig = rig();
     let caller = rig.calls("10.96.0.5:7000");
@@ -224,6 +264,9 @@ fn on_an_undeclared_port_the_first_bytes_decide() {
     rig.send(caller, "\x05hello");
     let link = rig.connect();
     assert_eq!(rig.got(link), "\x05hello", "opaque");
+    rig.close(link, CloseCause::Finished);
+    rig.close(caller, CloseCause::Reset);
+    assert_eq!(rig.record().upstream_cluster.as_deref(), Some(MISC));
 
     let caller = rig.calls("10.96.0.5:7000");
     rig.send(caller, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
