@@ -1,5 +1,6 @@
 //! `meshward up`: a mesh on this machine, from Kubernetes and Istio YAML.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -7,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use ipnet::Ipv4Net;
 use meshward_core::tls::KeyKind;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -50,6 +52,9 @@ pub(crate) struct Arguments {
     /// The kind of keys of the authority and of workloads.
     #[arg(long, value_enum, default_value_t = Key::P256)]
     key: Key,
+    /// Addresses of pods that do not say one themselves; two meshes at the same time need two ranges.
+    #[arg(long, default_value = "127.1.0.0/16", value_name = "CIDR", value_parser = pod_range)]
+    pod_range: Ipv4Net,
     /// How long certificates last; they are renewed when half of it has passed.
     #[arg(long, default_value = "24h", value_name = "SPAN")]
     svid_ttl: String,
@@ -99,7 +104,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         workers: arguments.workers.map_or_else(processors, usize::from),
         notes: arguments.log_level == LogLevel::Debug,
     };
-    let design = Design::read(read_all(&arguments.paths)?, arguments.strict)?;
+    let texts = read_all(&arguments.paths)?;
+    let design = Design::read(texts, arguments.strict, arguments.pod_range)?;
     let folder = Folder::of(&which)?;
     // Signals are taken over before anybody can know our pid from a line we printed.
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
@@ -125,6 +131,24 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             end.map(|()| code)
         }
     }
+}
+
+/// Of loopback, which every machine has, and away from the host's own addresses.
+fn pod_range(text: &str) -> Result<Ipv4Net, String> {
+    let range: Ipv4Net = text
+        .parse()
+        .map_err(|_| "no IPv4 range, like 127.2.0.0/16")?;
+    let [loopback, host] = [
+        Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),
+        Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 24),
+    ];
+    if !loopback.contains(&range) {
+        return Err("not within 127.0.0.0/8".into());
+    }
+    if range.contains(&host) || host.contains(&range) {
+        return Err("127.0.0.0/24 belongs to the host".into());
+    }
+    Ok(range.trunc())
 }
 
 fn has_signal(ended: &mpsc::Receiver<Ending>) -> bool {

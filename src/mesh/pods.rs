@@ -350,7 +350,8 @@ fn bind(facts: &PodFacts, port: u16) -> Result<TcpListener, Failure> {
             }
             Err(e) => {
                 let whose = format!("pod {}", called(facts));
-                return Err(Failure::Machine(cannot_listen(&whose, address, &e)));
+                let in_use = "another process listens there: end it; if it is another mesh, this one may take --pod-range 127.2.0.0/16";
+                return Err(Failure::Machine(cannot_listen(&whose, address, &e, in_use)));
             }
         }
     }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv4Net;
 use meshward_core::api::load::load_objects;
 use meshward_core::control::mesh::PodKey;
 use meshward_core::control::plane::Plane;
@@ -79,13 +80,14 @@ pub(super) enum Event {
 
 impl Design {
     /// Reads all of it. Warnings go to stderr.
-    pub(crate) fn read(files: Vec<FileText>, strict: bool) -> Result<Self, Failure> {
+    pub(crate) fn read(files: Vec<FileText>, strict: bool, pods: Ipv4Net) -> Result<Self, Failure> {
         let texts = texts(files);
         let objects = load_objects(&texts, "default", strict).map_err(data)?;
         for warning in &objects.warnings {
             say::err(warning);
         }
-        let mut plane = Plane::new();
+        let size = u32::MAX >> pods.prefix_len();
+        let mut plane = Plane::with_pods_in(pods.network(), size.saturating_add(1));
         plane.apply(objects.objects, machine::now()).map_err(data)?;
         for warning in plane.warnings() {
             say::err(warning);

@@ -179,6 +179,7 @@ impl Mesh {
         let started = Instant::now();
         let child = Command::new(&place.meshward)
             .args(["up", "--mesh", &name, "--runtime", &arguments.runtime])
+            .args(["--pod-range", "127.77.0.0/16"])
             .arg(&file)
             .stdout(Stdio::piped())
             .spawn()
