@@ -44,6 +44,43 @@ fn without_a_mesh_its_clients_say_how_to_start_one() {
 }
 
 #[test]
+fn two_meshes_run_beside_each_other_in_ranges_of_their_own() {
+    let place = Place::new();
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers: [{name: main, ports: [{containerPort: 8080}]}]\n";
+    place.write("mesh.yaml", text);
+    let [one, two] = ["127.201.0.0/24", "127.201.1.0/24"];
+    let first = Mesh::start(&place, &["--mesh", "one", "--pod-range", one]);
+    let lost = place.run(&["up", "mesh.yaml", "--mesh", "two", "--pod-range", one]);
+    assert_eq!(lost.code, Some(1));
+    assert!(lost.stderr.contains("127.201.0.1:"), "{}", lost.stderr);
+    assert!(lost.stderr.contains("--pod-range"), "{}", lost.stderr);
+    let second = Mesh::start(&place, &["--mesh", "two", "--pod-range", two]);
+    for (mesh, address) in [("one", "127.201.0.1"), ("two", "127.201.1.1")] {
+        let ask = [
+            "exec",
+            "--mesh",
+            mesh,
+            "pod/web",
+            "--",
+            "sh",
+            "-c",
+            "echo $MESHWARD_PROXY",
+        ];
+        assert_eq!(place.run(&ask).stdout, format!("{address}:15001\n"));
+    }
+    drop((first, second));
+    for (range, why) in [
+        ("10.1.0.0/16", "not within 127.0.0.0/8"),
+        ("127.0.0.0/16", "belongs to the host"),
+        ("127.1", "no IPv4 range"),
+    ] {
+        let ran = place.run(&["up", "mesh.yaml", "--pod-range", range]);
+        assert_eq!(ran.code, Some(64));
+        assert!(ran.stderr.contains(why), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn of_two_meshes_of_one_name_the_second_is_told_of_the_first() {
     let place = Place::new();
     place.write("mesh.yaml", shop(&place));
