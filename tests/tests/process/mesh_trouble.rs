@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::meshes::{Mesh, SHOP, STRICT, UP, pod, service, shop};
@@ -505,4 +505,17 @@ fn a_second_signal_ends_what_is_open_at_once() {
         began.elapsed()
     );
     assert!(mesh.up.said.iter().any(|line| line.contains(UP)));
+}
+
+#[test]
+fn a_check_whose_reader_is_gone_ends_its_mesh_all_the_same() {
+    let place = Place::new();
+    place.write("dir/mesh.yaml", shop(&place));
+    place.write("dir/walkthrough.txt", "# Words\necho said\n----\nsaid\n");
+    let mut command = place.command(&["up", "dir", "--check", "--runtime", "tokio"]);
+    let mut check = command.stdout(Stdio::piped()).spawn().expect("it runs");
+    drop(check.stdout.take());
+    assert_eq!(check.wait().expect("its end").code(), Some(0));
+    let left = fs::read_dir(place.path("meshward")).expect("the folder");
+    assert_eq!(left.count(), 0);
 }
