@@ -1,6 +1,7 @@
 //! What goes wrong around a mesh: names, sockets, files, apps, certificates. Everything is said, nothing is half done.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -518,4 +519,40 @@ fn a_check_whose_reader_is_gone_ends_its_mesh_all_the_same() {
     assert_eq!(check.wait().expect("its end").code(), Some(0));
     let left = fs::read_dir(place.path("meshward")).expect("the folder");
     assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_mesh_outlives_whoever_reads_what_it_says() {
+    let place = Place::new();
+    let [web, ..] = place.ips();
+    place.write("mesh.yaml", shop(&place) + STRICT);
+    let mut command = place.command(&[
+        "up",
+        "mesh.yaml",
+        "--runtime",
+        "tokio",
+        "--log-level",
+        "debug",
+    ]);
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut up = piped.spawn().expect("it runs");
+    let mut lines = BufReader::new(up.stdout.take().expect("a pipe")).lines();
+    assert!(lines.any(|line| line.is_ok_and(|line| line.contains(UP))));
+    let mut stderr = BufReader::new(up.stderr.take().expect("a pipe"));
+    // A handshake without a certificate, of which a note is made.
+    let handshake =
+        format!("openssl s_client -ign_eof -connect {web}:8080 </dev/null 2>&1 | grep -c alert");
+    assert_eq!(place.shell(&handshake).stdout, "1\n");
+    let mut said = String::new();
+    stderr.read_line(&mut said).expect("a note");
+    assert!(said.starts_with("debug: "), "{said}");
+    drop((lines, stderr));
+    for _ in 0..2 {
+        assert_eq!(place.shell(&handshake).stdout, "1\n");
+    }
+    let exec = ["exec", "sleep", "--", "sh", "-c", "exit 5"];
+    assert_eq!(place.run(&exec).code, Some(5));
+    let term = format!("kill -TERM {}", up.id());
+    assert_eq!(place.shell(&term).code, Some(0));
+    assert_eq!(up.wait().expect("its end").code(), Some(0));
 }
