@@ -556,3 +556,25 @@ fn a_mesh_outlives_whoever_reads_what_it_says() {
     assert_eq!(place.shell(&term).code, Some(0));
     assert_eq!(up.wait().expect("its end").code(), Some(0));
 }
+
+#[test]
+fn what_a_killed_check_left_goes_with_the_next_start() {
+    let place = Place::new();
+    place.write("dir/mesh.yaml", shop(&place));
+    place.write("dir/walkthrough.txt", "kill -KILL $PPID\n----\n");
+    let check = place.run(&["up", "dir", "--check", "--runtime", "tokio"]);
+    assert_eq!(check.code, None, "{}", check.stderr);
+    let folder = place.path("meshward");
+    let names = || {
+        let entries = fs::read_dir(&folder).expect("the folder");
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
+        entries.map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(names().len(), 3, "{:?}", names());
+    // Not a mesh's: stays.
+    place.write("meshward/check-0x/file", "");
+    place.write("dir/walkthrough.txt", "true\n----\n");
+    let check = place.run(&["up", "dir", "--check", "--runtime", "tokio"]);
+    assert_eq!(check.code, Some(0), "{}", check.stderr);
+    assert_eq!(names(), ["check-0x"]);
+}
