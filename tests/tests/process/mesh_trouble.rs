@@ -578,3 +578,27 @@ fn what_a_killed_check_left_goes_with_the_next_start() {
     assert_eq!(check.code, Some(0), "{}", check.stderr);
     assert_eq!(names(), ["check-0x"]);
 }
+
+#[test]
+fn the_app_of_a_pod_that_was_deleted_does_not_outlive_the_mesh() {
+    let (place, other) = (Place::new(), Place::new());
+    place.write("mesh.yaml", shop(&place));
+    let mut mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    let pid = place.path("pid");
+    let command = format!(
+        "meshward.dev/command: \"trap : TERM; echo $$ > {}; while :; do sleep 1; done\"",
+        pid.display()
+    );
+    let text = pod("default", "app", other.ip, &command, &[]);
+    mesh.applies(&text, "pod/app created\n");
+    let pid = crate::place::until("the app", || {
+        fs::read_to_string(&pid)
+            .ok()
+            .filter(|pid| pid.ends_with('\n'))
+    });
+    mesh.deletes(&text, "pod \"app\" deleted\n");
+    mesh.up.signal("TERM");
+    assert_eq!(mesh.up.ends().code(), Some(0));
+    let lives = format!("kill -0 {}", pid.trim());
+    assert_ne!(place.shell(&lives).code, Some(0), "it outlived its mesh");
+}
