@@ -99,6 +99,12 @@ impl Folder {
     /// Connects to the mesh that runs. Fails with words if none does.
     pub(crate) fn connect(&self) -> Result<UnixStream, Failure> {
         let socket = self.socket();
+        match fs::symlink_metadata(&self.dir) {
+            // Whoever may write there could put a socket of his own in the place of what we look at.
+            Ok(found) => must_be_private(&self.dir, &found)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.no_mesh()),
+            Err(e) => return Err(unreachable(&self.dir, &e)),
+        }
         match fs::symlink_metadata(&socket) {
             Ok(found) => self.must_be_our_socket(&found)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.no_mesh()),
@@ -300,6 +306,10 @@ pub(crate) fn private(dir: &Path) -> Result<(), Failure> {
         Err(e) => return Err(broken(dir, &e)),
     }
     let found = fs::symlink_metadata(dir).map_err(|e| broken(dir, &e))?;
+    must_be_private(dir, &found)
+}
+
+fn must_be_private(dir: &Path, found: &fs::Metadata) -> Result<(), Failure> {
     let wrong = if !found.is_dir() {
         "is no folder"
     } else if found.uid() != rustix::process::getuid().as_raw() {

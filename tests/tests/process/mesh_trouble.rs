@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -601,4 +602,29 @@ fn the_app_of_a_pod_that_was_deleted_does_not_outlive_the_mesh() {
     assert_eq!(mesh.up.ends().code(), Some(0));
     let lives = format!("kill -0 {}", pid.trim());
     assert_ne!(place.shell(&lives).code, Some(0), "it outlived its mesh");
+}
+
+#[test]
+fn the_socket_of_a_folder_that_others_may_enter_is_not_trusted() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    place.write("a.yaml", STRICT);
+    let _mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    let folder = place.path("meshward");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("the mode");
+    let refused = format!(
+        "error: {}: can be entered by others\n  hint: it must be yours with mode 0700; or set XDG_RUNTIME_DIR to a folder of yours\n",
+        folder.display()
+    );
+    for words in [
+        &["exec", "sleep", "--", "true"][..],
+        &["apply", "-f", "a.yaml"],
+    ] {
+        place.run(words).refuses(1, &refused);
+    }
+    fs::rename(&folder, place.path("elsewhere")).expect("moved");
+    std::os::unix::fs::symlink("elsewhere", &folder).expect("a link");
+    let ran = place.run(&["exec", "sleep", "--", "true"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains(": is no folder\n"), "{}", ran.stderr);
 }
