@@ -1,7 +1,8 @@
 //! Access logs: records become lines on the thread that has them, and files are written by one thread for all.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -154,10 +155,24 @@ fn opened(paths: &[Option<PathBuf>], encoding: AccessLogEncoding) -> Result<Stat
     Ok(state)
 }
 
+impl Log {
+    /// Its path leads to it still. What was moved or removed may have lines to take, but no new ones.
+    fn is_there(&self) -> bool {
+        let file = |found: fs::Metadata| (found.dev(), found.ino());
+        match (self.file.metadata(), fs::metadata(&self.path)) {
+            (Ok(open), Ok(there)) => file(open) == file(there),
+            _ => false,
+        }
+    }
+}
+
 impl State {
     /// The place of the file of that path, which is opened if it is not.
     fn file(&mut self, path: &Path) -> Result<usize, String> {
-        let is_it = |log: &Option<Log>| log.as_ref().is_some_and(|log| log.path == path);
+        let is_it = |log: &Option<Log>| {
+            let log = log.as_ref().filter(|log| log.path == path);
+            log.is_some_and(Log::is_there)
+        };
         if let Some(at) = self.files.iter().position(is_it) {
             return Ok(at);
         }
@@ -276,5 +291,29 @@ impl Shared {
             self.lock().writing = false;
             self.written.notify_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_go_to_the_file_that_is_there_and_not_to_one_that_was_removed() {
+        let path = std::env::temp_dir().join(format!("meshward-logs-{}", std::process::id()));
+        let logs = Logs::open(&[], AccessLogEncoding::Text).unwrap();
+        logs.set(0, Some(path.clone())).unwrap();
+        // Its line waits to be written, so its file is open still.
+        logs.write(0, &Record::default());
+        logs.set(0, None).unwrap();
+        fs::remove_file(&path).unwrap();
+        logs.set(1, Some(path.clone())).unwrap();
+        logs.set(2, Some(path.clone())).unwrap();
+        logs.write(1, &Record::default());
+        logs.write(2, &Record::default());
+        logs.close();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        fs::remove_file(&path).unwrap();
     }
 }

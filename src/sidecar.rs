@@ -286,12 +286,17 @@ macro_rules! shards {
 
                 fn listener_failed(&mut self, _: ProxyId, listener: SocketAddr, error: &io::Error) {
                     let words = crate::files::words(error);
-                    eprintln!("{listener}: no connections are accepted for now: {words}");
+                    say::err(format_args!(
+                        "{listener}: no connections are accepted for now: {words}"
+                    ));
                 }
 
                 fn note(&mut self, proxy: ProxyId, link: LinkId, what: &str) {
                     if self.level == LogLevel::Debug {
-                        eprintln!("debug: proxy {} link {link:?}: {what}", proxy.0);
+                        say::err(format_args!(
+                            "debug: proxy {} link {link:?}: {what}",
+                            proxy.0
+                        ));
                     }
                 }
             }

@@ -17,7 +17,7 @@ use crate::apply::read_all;
 use crate::ca::span;
 use crate::exit::Failure;
 use crate::machine::{self, Runtime};
-use crate::mesh::folder::{Folder, Which};
+use crate::mesh::folder::{CHECK, Folder, Which};
 use crate::mesh::identities::Issuing;
 use crate::mesh::running::{Design, Ending, Running, Start};
 use crate::say;
@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     };
     let mut which = arguments.which.clone();
     if play.is_some() {
-        which.name = format!("check-{}", std::process::id());
+        which.name = format!("{CHECK}{}", std::process::id());
     }
     let start = Start {
         issuing: issuing(&arguments)?,

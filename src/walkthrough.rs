@@ -152,7 +152,7 @@ fn perform(play: &Play, runtime: &str, more: &[(&str, String)]) -> Result<ExitCo
     if !rewritten.is_empty() {
         let new = script::rewrite(text, &rewritten);
         files::write(path, new.as_bytes(), 0o644).map_err(Failure::Machine)?;
-        println!(
+        anstream::println!(
             "\n{} steps rewritten in {}",
             rewritten.len(),
             path.display()
@@ -182,7 +182,7 @@ struct Tally {
 
 fn show_heading(heading: &[String]) {
     if !heading.is_empty() {
-        println!();
+        anstream::println!();
     }
     for line in heading {
         let words = format!("# {line}");

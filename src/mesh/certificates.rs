@@ -36,19 +36,23 @@ impl Certificates {
     /// Puts `identity` in the place of what is there.
     pub(crate) fn write(&mut self, identity: &Identity) -> Result<(), String> {
         let next = self.generation + 1;
-        self.write_as(next, identity).map_err(|e| {
-            format!(
+        if let Err(e) = self.write_as(next, identity) {
+            self.forget(next);
+            return Err(format!(
                 "{}: the certificates cannot be written: {}",
                 self.path().display(),
                 files::words(&e)
-            )
-        })?;
+            ));
+        }
         self.generation = next;
+        if let Some(old) = next.checked_sub(2) {
+            self.forget(old);
+        }
         Ok(())
     }
 
     fn write_as(&self, generation: u64, identity: &Identity) -> io::Result<()> {
-        let name = format!(".certs-{generation}");
+        let name = name(generation);
         let folder = self.dir.join(&name);
         DirBuilder::new().mode(0o700).create(&folder)?;
         for (file, text) in [
@@ -63,20 +67,80 @@ impl Certificates {
                 .open(folder.join(file))?
                 .write_all(text.as_bytes())?;
         }
-        let link = self.dir.join(".certs");
-        symlink(&name, &link)?;
-        fs::rename(&link, self.path())?;
-        if let Some(old) = generation.checked_sub(2).filter(|old| *old > 0) {
-            fs::remove_dir_all(self.dir.join(format!(".certs-{old}")))?;
-        }
-        Ok(())
+        symlink(&name, self.link())?;
+        fs::rename(self.link(), self.path())
+    }
+
+    /// What `certs` is before it has that name.
+    fn link(&self) -> PathBuf {
+        self.dir.join(".certs")
+    }
+
+    /// Leaves nothing of a generation that `certs` does not lead to, so that its name is free and its key gone.
+    fn forget(&self, generation: u64) {
+        let _ = fs::remove_file(self.link());
+        let _ = fs::remove_dir_all(self.dir.join(name(generation)));
     }
 
     /// Takes all of them away.
     pub(crate) fn remove(&self) {
         let _ = fs::remove_file(self.path());
         for generation in [self.generation.saturating_sub(1), self.generation] {
-            let _ = fs::remove_dir_all(self.dir.join(format!(".certs-{generation}")));
+            self.forget(generation);
         }
+    }
+}
+
+fn name(generation: u64) -> String {
+    format!(".certs-{generation}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use meshward_core::spiffe::{SpiffeId, TrustDomain};
+    use meshward_core::tls::KeyKind;
+
+    use super::*;
+    use crate::mesh::identities::{Identities, Issuing};
+
+    fn identity() -> Arc<Identity> {
+        let issuing = Issuing {
+            key: KeyKind::P256,
+            ttl: Duration::from_secs(60),
+            answers_for: None,
+        };
+        let domain = TrustDomain::parse("cluster.local").unwrap();
+        let mut identities = Identities::new(&domain, issuing).unwrap();
+        let id = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/web").unwrap();
+        let (_, news) = identities.begin(id).unwrap();
+        news.identity.unwrap()
+    }
+
+    #[test]
+    fn files_that_could_not_be_written_once_are_written_later_and_all_of_them_go() {
+        let dir = std::env::temp_dir().join(format!("meshward-certs-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let identity = identity();
+        let mut certificates = Certificates::below(&dir);
+        certificates.write(&identity).unwrap();
+        let in_the_way = dir.join(".certs");
+        fs::create_dir(&in_the_way).unwrap();
+        for _ in 0..2 {
+            certificates.write(&identity).unwrap_err();
+            assert!(!dir.join(".certs-2").exists(), "no key is left of it");
+        }
+        fs::remove_dir(&in_the_way).unwrap();
+        for _ in 0..4 {
+            certificates.write(&identity).unwrap();
+        }
+        let key = fs::read_to_string(certificates.path().join("key.pem")).unwrap();
+        assert_eq!(&key, identity.key_pem.reveal());
+        assert!(!dir.join(".certs-3").exists() && dir.join(".certs-4").exists());
+        certificates.remove();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        fs::remove_dir(&dir).unwrap();
     }
 }

@@ -17,6 +17,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use crate::exit::Failure;
 use crate::files;
@@ -25,6 +27,9 @@ use crate::files;
 const SOCKET_PATH_MAX: usize = 108;
 /// Bytes of the name of a mesh.
 const NAME_MAX: usize = 40;
+
+/// Names of meshes of `--check` begin so; what follows is the pid.
+pub(crate) const CHECK: &str = "check-";
 
 /// Which mesh of this user.
 #[derive(Args, Clone, Debug)]
@@ -94,6 +99,12 @@ impl Folder {
     /// Connects to the mesh that runs. Fails with words if none does.
     pub(crate) fn connect(&self) -> Result<UnixStream, Failure> {
         let socket = self.socket();
+        match fs::symlink_metadata(&self.dir) {
+            // Whoever may write there could put a socket of his own in the place of what we look at.
+            Ok(found) => must_be_private(&self.dir, &found)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.no_mesh()),
+            Err(e) => return Err(unreachable(&self.dir, &e)),
+        }
         match fs::symlink_metadata(&socket) {
             Ok(found) => self.must_be_our_socket(&found)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.no_mesh()),
@@ -136,6 +147,7 @@ impl Folder {
     /// runs, and on anything in the way that no mesh of ours has left there.
     pub(crate) fn take(self) -> Result<(Taken, UnixListener), Failure> {
         private(&self.dir)?;
+        self.sweep();
         let lock = self.locked()?;
         let socket = self.socket();
         if let Ok(found) = fs::symlink_metadata(&socket) {
@@ -176,6 +188,31 @@ impl Folder {
             lock: Some(lock),
         };
         Ok((taken, listener))
+    }
+
+    /// Takes away what a check has left that was killed: its name holds its pid, so that nobody takes it over.
+    fn sweep(&self) {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let file = entry.file_name();
+            let Some(name) = file.to_str().and_then(|name| name.strip_suffix(".lock")) else {
+                continue;
+            };
+            let pid = name.strip_prefix(CHECK).and_then(|pid| pid.parse().ok());
+            let pid = pid.filter(|pid: &i32| *pid > 0).and_then(Pid::from_raw);
+            // One that is about to lock its name must find it free.
+            if !pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
+                continue;
+            }
+            let folder = Self {
+                name: name.to_owned(),
+                dir: self.dir.clone(),
+            };
+            if let Ok(lock) = folder.locked() {
+                let _ = fs::remove_dir_all(folder.run());
+                let lock = Some(lock);
+                drop(Taken { folder, lock });
+            }
+        }
     }
 
     /// The lock on the name, with our pid in it.
@@ -269,6 +306,10 @@ pub(crate) fn private(dir: &Path) -> Result<(), Failure> {
         Err(e) => return Err(broken(dir, &e)),
     }
     let found = fs::symlink_metadata(dir).map_err(|e| broken(dir, &e))?;
+    must_be_private(dir, &found)
+}
+
+fn must_be_private(dir: &Path, found: &fs::Metadata) -> Result<(), Failure> {
     let wrong = if !found.is_dir() {
         "is no folder"
     } else if found.uid() != rustix::process::getuid().as_raw() {

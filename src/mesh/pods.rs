@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use meshward_core::control::mesh::{ENTRY_PORTS, PodFacts, PodPort};
 use meshward_core::control::plane::Wiring;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::apps::{self, AppHandle, AppKind, AppPlace, AppPort, Death};
 use super::certificates::Certificates;
@@ -34,6 +34,8 @@ const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(10);
 /// Connections to an app that is somebody else's server.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// How many of them one port carries; further ones wait in the kernel.
+const CONNECTIONS_MAX: usize = 1024;
 
 /// A pod with all its sockets, which nobody serves yet.
 pub(crate) struct Prepared {
@@ -357,14 +359,20 @@ fn bind(facts: &PodFacts, port: u16) -> Result<TcpListener, Failure> {
     }
 }
 
-/// Leads what comes to a pod without a sidecar to a server elsewhere.
+/// Leads what comes to a pod without a sidecar to a server elsewhere, for as long as it is polled; what is dropped with it
+/// ends.
 async fn forward(listener: tokio::net::TcpListener, from: Ipv4Addr, server: SocketAddr) {
+    let mut connections = JoinSet::new();
     loop {
-        let Ok((client, _)) = listener.accept().await else {
+        let accepted = tokio::select! {
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        let Ok((client, _)) = accepted else {
             tokio::time::sleep(LOOK).await;
             continue;
         };
-        tokio::spawn(async move {
+        connections.spawn(async move {
             let dialled = tokio::time::timeout(CONNECT_MAX, entry::dial(from, server)).await;
             if let Ok(Ok(peer)) = dialled {
                 relay(client, peer, relay::IDLE_MAX).await;
@@ -372,5 +380,31 @@ async fn forward(listener: tokio::net::TcpListener, from: Ipv4Addr, server: Sock
                 let _ = client.set_zero_linger();
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_led_to_a_server_ends_with_the_pod() {
+        let patience = Duration::from_secs(10);
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = server.local_addr().unwrap();
+        let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = door.local_addr().unwrap();
+        let serving = tokio::spawn(forward(door, Ipv4Addr::LOCALHOST, there));
+        let mut client = TcpStream::connect(here).await.unwrap();
+        let (_peer, from) = tokio::task::spawn_blocking(move || server.accept().unwrap())
+            .await
+            .unwrap();
+        assert_eq!(from.ip(), Ipv4Addr::LOCALHOST);
+        serving.abort();
+        let end = tokio::time::timeout(patience, client.read(&mut [0])).await;
+        assert_eq!(end.expect("the connection ends").unwrap_or(0), 0);
     }
 }

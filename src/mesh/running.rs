@@ -127,6 +127,7 @@ impl Running {
             plane: Plane::new(),
             pods: BTreeMap::new(),
             leaving: Vec::new(),
+            stopping: Vec::new(),
             identities: Identities::new(&domain, start.issuing)?,
             shards: Arc::new(shards),
             logs,
@@ -184,11 +185,12 @@ impl Running {
     pub(crate) fn end(self, hurry: impl Fn() -> bool) -> Result<(), Failure> {
         let _ = self.events.send(Event::End);
         let _ = self.keeper.join();
-        let (shards, edge, apps) = {
+        let (shards, edge, apps, stopping) = {
             let mut state = lock(&self.state);
-            let apps = state.close();
+            let (apps, stopping) = state.close();
             state.shards.drain(DRAIN_GRACE);
-            (Arc::clone(&state.shards), Arc::clone(&state.edge), apps)
+            let (shards, edge) = (Arc::clone(&state.shards), Arc::clone(&state.edge));
+            (shards, edge, apps, stopping)
         };
         let mut end = Instant::now() + DRAIN_GRACE + DRAIN_MARGIN;
         while !shards.have_ended() && Instant::now() < end {
@@ -203,6 +205,7 @@ impl Running {
                 let stops: Vec<_> = apps
                     .into_iter()
                     .map(|app| tokio::spawn(app.stop()))
+                    .chain(stopping)
                     .collect();
                 for stop in stops {
                     let _ = stop.await;

@@ -15,6 +15,7 @@ use meshward_core::tls::Crypto;
 
 use crate::logs::Logs;
 use crate::machine::Chosen;
+use crate::say;
 
 /// A proxy of a mesh: its worker, and its number there. Never given out twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +65,9 @@ impl Ears {
     fn note(&self, proxy: u32, link: LinkId, what: &str) {
         if self.notes {
             let worker = self.worker;
-            eprintln!("debug: worker {worker} proxy {proxy} link {link:?}: {what}");
+            say::err(format_args!(
+                "debug: worker {worker} proxy {proxy} link {link:?}: {what}"
+            ));
         }
     }
 
@@ -77,7 +80,9 @@ impl Ears {
 
 fn listener_failed(listener: SocketAddr, error: &io::Error) {
     let words = crate::files::words(error);
-    eprintln!("{listener}: no connections are accepted for now: {words}");
+    say::err(format_args!(
+        "{listener}: no connections are accepted for now: {words}"
+    ));
 }
 
 fn log_number(seat: Seat, workers: usize) -> usize {

@@ -21,8 +21,9 @@ use meshward_core::control::store::Outcome;
 use meshward_core::proxy::Input;
 use meshward_core::snapshot::Snapshot;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinHandle;
 
-use super::apps::{AppKind, Death};
+use super::apps::{AppHandle, AppKind, Death};
 use super::certificates::Certificates;
 use super::directory::Directory;
 use super::edge::Edge;
@@ -52,6 +53,8 @@ pub(super) struct State {
     pub(super) plane: Plane,
     pub(super) pods: BTreeMap<PodKey, Pod>,
     pub(super) leaving: Vec<Leaving>,
+    /// Apps of pods that have left, which are being stopped.
+    pub(super) stopping: Vec<JoinHandle<()>>,
     pub(super) identities: Identities,
     pub(super) shards: Arc<Shards>,
     pub(super) logs: Logs,
@@ -563,9 +566,10 @@ impl State {
         }
     }
 
-    fn bury(&self, mut pod: Pod) {
+    fn bury(&mut self, mut pod: Pod) {
         if let Some(app) = pod.take_app() {
-            self.edge.spawn(app.stop());
+            self.stopping.retain(|app| !app.is_finished());
+            self.stopping.push(self.edge.spawn(app.stop()));
         }
         if let Some(sidecar) = &pod.sidecar {
             // Takes no file, so it cannot fail.
@@ -577,8 +581,8 @@ impl State {
         }
     }
 
-    /// Nobody comes in any more; gives the apps, to be stopped.
-    pub(super) fn close(&mut self) -> Vec<super::apps::AppHandle> {
+    /// Nobody comes in any more; gives the apps, to be stopped, and those that are being stopped.
+    pub(super) fn close(&mut self) -> (Vec<AppHandle>, Vec<JoinHandle<()>>) {
         self.ending = true;
         self.taken.close_socket();
         let leaving = self.leaving.iter_mut().map(|l| &mut l.pod);
@@ -587,7 +591,7 @@ impl State {
             pod.close();
             apps.extend(pod.take_app());
         }
-        apps
+        (apps, std::mem::take(&mut self.stopping))
     }
 
     /// Takes away what must not outlive the mesh.

@@ -5,6 +5,8 @@
 //! closes the pipe and the watcher ends the group. `PR_SET_PDEATHSIG` would reach the command's shell alone, not what it
 //! started, and needs code between `fork` and `exec`.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -50,6 +52,29 @@ pub(super) async fn run(
             None
         }
     }
+}
+
+/// What a command has in its environment beside our own, and what it has not (`None`): our own may be that of a workload of
+/// another mesh, or of an app.
+pub(super) fn environment(place: &AppPlace) -> BTreeMap<OsString, Option<OsString>> {
+    let unset = ["HOST", "PORT", "MESHWARD_CERTS"].map(|name| (name.into(), None));
+    let mut environment = BTreeMap::from(unset);
+    for (name, value) in entry::environment(place.proxy) {
+        environment.insert(name.into(), value.map(OsString::from));
+    }
+    let mut set = |name: OsString, value: OsString| environment.insert(name, Some(value));
+    if let Some(first) = place.ports.first() {
+        set("HOST".into(), first.listen.ip().to_string().into());
+        set("PORT".into(), first.listen.port().to_string().into());
+    }
+    for port in &place.ports {
+        let name = format!("PORT_{}", port.workload);
+        set(name.into(), port.listen.port().to_string().into());
+    }
+    for (name, value) in &place.environment {
+        set(name.clone(), value.clone());
+    }
+    environment
 }
 
 /// A running command. Dropped, it is killed.
@@ -121,22 +146,12 @@ impl Group {
             .stdin(Stdio::null())
             .current_dir(&place.dir)
             .process_group(group);
-        for (name, value) in entry::environment(place.proxy) {
+        for (name, value) in environment(place) {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
         }
-        if let Some(first) = place.ports.first() {
-            command
-                .env("HOST", first.listen.ip().to_string())
-                .env("PORT", first.listen.port().to_string());
-        }
-        for port in &place.ports {
-            let name = format!("PORT_{}", port.workload);
-            command.env(name, port.listen.port().to_string());
-        }
-        command.envs(place.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 

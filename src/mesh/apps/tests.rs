@@ -1,3 +1,4 @@
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -134,6 +135,21 @@ async fn a_command_knows_its_ports_and_its_entry_and_writes_to_its_log() {
         format!("127.0.0.1 {first} {first} {second} {proxy} {proxy} unset\n{dir}\n{dir}\n")
     );
     app.stop().await;
+}
+
+#[test]
+fn a_command_knows_nothing_of_a_workload_that_started_its_mesh() {
+    let here = place(Path::new("/"), &[]);
+    let told = command::environment(&here);
+    for name in ["HOST", "PORT", "MESHWARD_CERTS", "NO_PROXY"] {
+        assert_eq!(told.get(OsStr::new(name)), Some(&None), "{name}");
+    }
+    let mut here = place(Path::new("/"), &[(8080, PortKind::Http)]);
+    here.environment = vec![("MESHWARD_CERTS".into(), "/certs".into())];
+    let told = command::environment(&here);
+    for (name, value) in [("HOST", "127.0.0.1"), ("MESHWARD_CERTS", "/certs")] {
+        assert_eq!(told[OsStr::new(name)], Some(value.into()), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! What goes wrong around a mesh: names, sockets, files, apps, certificates. Everything is said, nothing is half done.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::meshes::{Mesh, SHOP, STRICT, UP, pod, service, shop};
@@ -542,4 +544,124 @@ fn a_second_signal_ends_what_is_open_at_once() {
         began.elapsed()
     );
     assert!(mesh.up.said.iter().any(|line| line.contains(UP)));
+}
+
+#[test]
+fn a_check_whose_reader_is_gone_ends_its_mesh_all_the_same() {
+    let place = Place::new();
+    place.write("dir/mesh.yaml", shop(&place));
+    place.write("dir/walkthrough.txt", "# Words\necho said\n----\nsaid\n");
+    let mut command = place.command(&["up", "dir", "--check", "--runtime", "tokio"]);
+    let mut check = command.stdout(Stdio::piped()).spawn().expect("it runs");
+    drop(check.stdout.take());
+    assert_eq!(check.wait().expect("its end").code(), Some(0));
+    let left = fs::read_dir(place.path("meshward")).expect("the folder");
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_mesh_outlives_whoever_reads_what_it_says() {
+    let place = Place::new();
+    let [web, ..] = place.ips();
+    place.write("mesh.yaml", shop(&place) + STRICT);
+    let mut command = place.command(&[
+        "up",
+        "mesh.yaml",
+        "--runtime",
+        "tokio",
+        "--log-level",
+        "debug",
+    ]);
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut up = piped.spawn().expect("it runs");
+    let mut lines = BufReader::new(up.stdout.take().expect("a pipe")).lines();
+    assert!(lines.any(|line| line.is_ok_and(|line| line.contains(UP))));
+    let mut stderr = BufReader::new(up.stderr.take().expect("a pipe"));
+    // A handshake without a certificate, of which a note is made.
+    let handshake =
+        format!("openssl s_client -ign_eof -connect {web}:8080 </dev/null 2>&1 | grep -c alert");
+    assert_eq!(place.shell(&handshake).stdout, "1\n");
+    let mut said = String::new();
+    stderr.read_line(&mut said).expect("a note");
+    assert!(said.starts_with("debug: "), "{said}");
+    drop((lines, stderr));
+    for _ in 0..2 {
+        assert_eq!(place.shell(&handshake).stdout, "1\n");
+    }
+    let exec = ["exec", "sleep", "--", "sh", "-c", "exit 5"];
+    assert_eq!(place.run(&exec).code, Some(5));
+    let term = format!("kill -TERM {}", up.id());
+    assert_eq!(place.shell(&term).code, Some(0));
+    assert_eq!(up.wait().expect("its end").code(), Some(0));
+}
+
+#[test]
+fn what_a_killed_check_left_goes_with_the_next_start() {
+    let place = Place::new();
+    place.write("dir/mesh.yaml", shop(&place));
+    place.write("dir/walkthrough.txt", "kill -KILL $PPID\n----\n");
+    let check = place.run(&["up", "dir", "--check", "--runtime", "tokio"]);
+    assert_eq!(check.code, None, "{}", check.stderr);
+    let folder = place.path("meshward");
+    let names = || {
+        let entries = fs::read_dir(&folder).expect("the folder");
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
+        entries.map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(names().len(), 3, "{:?}", names());
+    // Not a mesh's: stays.
+    place.write("meshward/check-0x/file", "");
+    place.write("dir/walkthrough.txt", "true\n----\n");
+    let check = place.run(&["up", "dir", "--check", "--runtime", "tokio"]);
+    assert_eq!(check.code, Some(0), "{}", check.stderr);
+    assert_eq!(names(), ["check-0x"]);
+}
+
+#[test]
+fn the_app_of_a_pod_that_was_deleted_does_not_outlive_the_mesh() {
+    let (place, other) = (Place::new(), Place::new());
+    place.write("mesh.yaml", shop(&place));
+    let mut mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    let pid = place.path("pid");
+    let command = format!(
+        "meshward.dev/command: \"trap : TERM; echo $$ > {}; while :; do sleep 1; done\"",
+        pid.display()
+    );
+    let text = pod("default", "app", other.ip, &command, &[]);
+    mesh.applies(&text, "pod/app created\n");
+    let pid = crate::place::until("the app", || {
+        fs::read_to_string(&pid)
+            .ok()
+            .filter(|pid| pid.ends_with('\n'))
+    });
+    mesh.deletes(&text, "pod \"app\" deleted\n");
+    mesh.up.signal("TERM");
+    assert_eq!(mesh.up.ends().code(), Some(0));
+    let lives = format!("kill -0 {}", pid.trim());
+    assert_ne!(place.shell(&lives).code, Some(0), "it outlived its mesh");
+}
+
+#[test]
+fn the_socket_of_a_folder_that_others_may_enter_is_not_trusted() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    place.write("a.yaml", STRICT);
+    let _mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    let folder = place.path("meshward");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("the mode");
+    let refused = format!(
+        "error: {}: can be entered by others\n  hint: it must be yours with mode 0700; or set XDG_RUNTIME_DIR to a folder of yours\n",
+        folder.display()
+    );
+    for words in [
+        &["exec", "sleep", "--", "true"][..],
+        &["apply", "-f", "a.yaml"],
+    ] {
+        place.run(words).refuses(1, &refused);
+    }
+    fs::rename(&folder, place.path("elsewhere")).expect("moved");
+    std::os::unix::fs::symlink("elsewhere", &folder).expect("a link");
+    let ran = place.run(&["exec", "sleep", "--", "true"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains(": is no folder\n"), "{}", ran.stderr);
 }
