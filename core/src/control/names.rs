@@ -15,6 +15,8 @@ const NEAREST: usize = 5;
 pub enum WorkloadError {
     NotFound {
         name: String,
+        /// Where alone it was looked for.
+        namespace: Option<String>,
         /// The most similar first.
         nearest: Vec<String>,
     },
@@ -156,6 +158,7 @@ impl Mesh {
         near.truncate(NEAREST);
         WorkloadError::NotFound {
             name: text.to_owned(),
+            namespace: namespace.map(str::to_owned),
             nearest: near.into_iter().map(|(_, name)| name).collect(),
         }
     }
@@ -198,8 +201,15 @@ fn distance(from: &str, to: &str) -> usize {
 impl fmt::Display for WorkloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotFound { name, nearest } => {
+            Self::NotFound {
+                name,
+                namespace,
+                nearest,
+            } => {
                 write!(f, "no workload `{name}`")?;
+                if let Some(namespace) = namespace {
+                    write!(f, " in namespace `{namespace}`")?;
+                }
                 if nearest.is_empty() {
                     return f.write_str("; the mesh has none");
                 }

@@ -22,9 +22,10 @@ use crate::http::reply::{LocalReply, is_grpc};
 use crate::id::LinkId;
 use crate::limits;
 use crate::link::Buf;
+use crate::rng::Rng;
 use crate::route;
 use crate::snapshot::Endpoints;
-use crate::telemetry::record::Flags;
+use crate::telemetry::record::{Flags, Record};
 use crate::tls::ChainKind;
 
 #[derive(Debug)]
@@ -804,8 +805,10 @@ fn begin(
             // Where it would have gone.
             target(place, head, &mut x.account);
         }
-        x.account
-            .note(|r| r.path = Some(String::from_utf8_lossy(head.path).into_owned()));
+        x.account.note(|r| {
+            r.path = Some(String::from_utf8_lossy(head.path).into_owned());
+            identify(r, &mut shared.rng);
+        });
         x.reply(local, true, io, facts, shared);
         return (x, Life::Over);
     }
@@ -854,8 +857,13 @@ fn begin(
             path,
         ) => {
             shared.stats.denied += 1;
-            x.account
-                .note(|r| r.path = Some(String::from_utf8_lossy(&path).into_owned()));
+            x.account.note(|r| {
+                r.path = Some(String::from_utf8_lossy(&path).into_owned());
+                // Envoy looks at the path before it gives an id, and asks RBAC after it.
+                if status == 403 {
+                    identify(r, &mut shared.rng);
+                }
+            });
             x.reply(
                 Local {
                     status,
@@ -924,6 +932,13 @@ fn begin(
     }
     shared.head = encoded;
     (x, if last { Life::Last } else { Life::KeptAlive })
+}
+
+/// An id for a request that is answered here, if it came without one (S-322): nobody gets it, but the log shows it.
+fn identify(record: &mut Record, rng: &mut Rng) {
+    if record.request_id.as_ref().is_none_or(String::is_empty) {
+        record.request_id = Some(String::from_utf8_lossy(&rng.uuid()).into_owned());
+    }
 }
 
 /// Where a request goes that is allowed to, and what its record says of that.

@@ -142,7 +142,7 @@ pub fn parse(text: &str) -> Result<Document, Unreadable> {
     for event in Parser::new_from_str_with_options(text, options()) {
         let (event, span) = event.map_err(|error| Unreadable {
             place: place(error.marker().line(), error.marker().col()),
-            message: error.kind().to_string().escape_debug().to_string(),
+            message: visible(&error.kind().to_string()),
             hint: None,
         })?;
         builder.take(event, place(span.start.line(), span.start.col()))?;
@@ -151,6 +151,19 @@ pub fn parse(text: &str) -> Result<Document, Unreadable> {
         root: builder.root,
         repeated: builder.repeated,
     })
+}
+
+/// Text of a file, or with some of it within, without what a terminal would obey.
+fn visible(text: &str) -> String {
+    let shown = text.chars().flat_map(|c| {
+        let plain = matches!(c, '\'' | '"' | '\\');
+        let escaped = (!plain).then(|| c.escape_debug());
+        plain
+            .then_some(c)
+            .into_iter()
+            .chain(escaped.into_iter().flatten())
+    });
+    shown.collect()
 }
 
 fn options() -> Options {

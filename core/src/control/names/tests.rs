@@ -137,6 +137,10 @@ fn an_unknown_workload_lists_the_nearest() {
         panic!("there is none in that namespace")
     };
     assert_eq!(nearest[0], "deploy/webapp.istioinaction");
+    // The name says one namespace and the user another.
+    let text = found(&mesh, "deploy/webapp.istioinaction", Some("default"));
+    let first = "no workload `deploy/webapp.istioinaction` in namespace `default`; nearest: ";
+    assert!(text.starts_with(first), "{text}");
     for text in [
         "pod/sleep",
         "deploy/sleep-0",

@@ -42,6 +42,22 @@ fn nobody_may_means_nobody() {
 }
 
 #[test]
+fn a_request_that_is_denied_has_its_id_like_any_other() {
+    // S-322: it is given before anything decides.
+    let mut rig = Rig::new(NOBODY);
+    let client = rig.client_sending(get("/"));
+    let id = rig.record().request_id.expect("it was given one");
+    assert_eq!(id.len(), 36);
+    rig.send(
+        client,
+        "GET / HTTP/1.1\r\nhost: a\r\nx-request-id: mine\r\n\r\n",
+    );
+    assert_eq!(rig.record().request_id.as_deref(), Some("mine"));
+    rig.send(client, "GET / HTTP/1.1\r\nhost: a\r\nx-request-id:\r\n\r\n");
+    assert_eq!(rig.record().request_id.map(|id| id.len()), Some(36));
+}
+
+#[test]
 fn grpc_clients_are_answered_in_their_words() {
     // S-119.
     let request = |path, body| {

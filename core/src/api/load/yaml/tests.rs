@@ -51,6 +51,12 @@ fn every_key_and_value_knows_its_place() {
 }
 
 #[test]
+fn a_fault_is_said_in_plain_characters() {
+    assert_eq!(refused("{a: 1").message, "unclosed bracket '{'");
+    assert_eq!(visible("\u{1b}[2J 'a' \"b\" \\"), "\\u{1b}[2J 'a' \"b\" \\");
+}
+
+#[test]
 fn columns_count_characters() {
     let node = read("{é: x, b: y}");
     assert_eq!(entry(&node, "b").1.place, at(1, 11));
