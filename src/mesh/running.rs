@@ -24,7 +24,7 @@ use super::identities::{Identities, Issuing};
 use super::protocol::FileText;
 use super::server;
 use super::shards::{Seat, Shards};
-use super::state::{DRAIN_GRACE, DRAIN_MARGIN, State, data, kinds, texts};
+use super::state::{DRAIN_GRACE, DRAIN_MARGIN, State, data, kinds, need_files, texts};
 use crate::exit::Failure;
 use crate::logs::Logs;
 use crate::machine::{self, Chosen};
@@ -36,8 +36,6 @@ const APPS_PATIENCE: Duration = Duration::from_secs(8);
 const LOOK: Duration = Duration::from_millis(10);
 /// The longest time without a look at workers and clocks.
 const BEAT: Duration = Duration::from_secs(1);
-/// Open files that a mesh has beside its pods, and some that its first connections need.
-const FILES_BASE: usize = 128;
 
 /// How a mesh is started.
 #[derive(Clone, Debug)]
@@ -110,7 +108,7 @@ impl Running {
         ending: Sender<Ending>,
     ) -> Result<Self, Failure> {
         let config = design.plane.mesh_config();
-        need_files(&design)?;
+        need_files(design.plane.mesh())?;
         let domain = TrustDomain::parse(&config.trust_domain)
             .map_err(|e| Failure::Data(vec![format!("trustDomain: {e}")]))?;
         let logs = Logs::open(&[], config.access_log_encoding).map_err(Failure::Machine)?;
@@ -268,16 +266,4 @@ fn forward_removed(gone: Receiver<Seat>, events: Sender<Event>) -> Result<(), Fa
         .spawn(forwarding)
         .map(drop)
         .map_err(|e| Failure::Machine(format!("a thread cannot start: {e}")))
-}
-
-/// Each pod has its listeners, its app's, its entries and its log; the first connections need some, too.
-fn need_files(design: &Design) -> Result<(), Failure> {
-    let pods = design.plane.mesh().pods();
-    let (mut count, mut needed) = (0, FILES_BASE);
-    for pod in pods {
-        count += 1;
-        needed += 2 * pod.ports.len() + 8;
-    }
-    let needed = u64::try_from(needed).unwrap_or(u64::MAX);
-    machine::need_open_files(needed, &format!("{count} pods"))
 }

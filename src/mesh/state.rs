@@ -48,6 +48,8 @@ const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
 const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
 /// Identities whose making shows progress on a terminal.
 const PROGRESS_FROM: usize = 16;
+/// Open files that a mesh has beside its pods, and some that its first connections need.
+const FILES_BASE: usize = 128;
 
 pub(super) struct State {
     pub(super) plane: Plane,
@@ -232,6 +234,7 @@ impl State {
         if !refusals.is_empty() {
             return Err(Failure::Data(refusals));
         }
+        need_files(&mesh)?;
         let change = match self.prepare(&mut next, &mesh, kinds) {
             Ok(change) => change,
             Err(failure) => {
@@ -683,4 +686,15 @@ fn log_path(config: &MeshConfig, dir: &Path) -> Option<PathBuf> {
         "/dev/stdout" | "/dev/stderr" => Some(dir.join("istio-proxy.log")),
         other => Path::new(other).file_name().map(|name| dir.join(name)),
     }
+}
+
+/// Each pod has its listeners, its app's, its entries and its log; the first connections need some, too.
+pub(super) fn need_files(mesh: &Mesh) -> Result<(), Failure> {
+    let (mut count, mut needed) = (0, FILES_BASE);
+    for pod in mesh.pods() {
+        count += 1;
+        needed += 2 * pod.ports.len() + 8;
+    }
+    let needed = u64::try_from(needed).unwrap_or(u64::MAX);
+    machine::need_open_files(needed, &format!("{count} pods"))
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::meshes::{Mesh, SHOP, STRICT, UP, pod, service, shop};
 use crate::place::{Place, Sidecar};
+use crate::running::Owned;
 
 fn up(place: &Place, more: &[&str]) -> crate::place::Ran {
     let fixed = ["up", "mesh.yaml", "--runtime", "tokio", "--workers", "1"];
@@ -260,6 +261,37 @@ fn too_few_open_files_are_said_with_how_many_are_needed() {
         ),
         "{}",
         ran.stderr
+    );
+}
+
+#[test]
+fn pods_for_which_there_are_too_few_open_files_change_nothing() {
+    let (place, other) = (Place::new(), Place::new());
+    place.write("mesh.yaml", shop(&place));
+    // A limit of this shell and of what it becomes.
+    let mut limited = Command::new("sh");
+    let text = "ulimit -n 160; exec \"$0\" up mesh.yaml --runtime tokio --workers 1";
+    limited
+        .args(["-c", text])
+        .arg(place.command(&[]).get_program());
+    limited.current_dir(&place.dir);
+    limited.env("XDG_RUNTIME_DIR", &place.dir);
+    let mut up = Sidecar::watch(limited);
+    up.says(UP);
+    let mesh = Mesh { place: &place, up };
+    place.write("more.yaml", pod("shop", "more", other.ip, "", &[8080]));
+    place.run(&["apply", "-f", "more.yaml"]).refuses(
+        1,
+        "error: 4 pods need 164 open files, 160 are allowed\n  hint: raise the hard limit (`ulimit -Hn 164` as root, LimitNOFILE= of a service), or start fewer\n",
+    );
+    assert!(!mesh.folder().join("shop/more").exists());
+    assert_eq!(
+        mesh.curl("sleep", "http://web.shop:8080/"),
+        ("200".to_owned(), Some(0))
+    );
+    mesh.applies(
+        STRICT,
+        "peerauthentication.security.istio.io/default created\n",
     );
 }
 
@@ -552,9 +584,10 @@ fn a_check_whose_reader_is_gone_ends_its_mesh_all_the_same() {
     place.write("dir/mesh.yaml", shop(&place));
     place.write("dir/walkthrough.txt", "# Words\necho said\n----\nsaid\n");
     let mut command = place.command(&["up", "dir", "--check", "--runtime", "tokio"]);
-    let mut check = command.stdout(Stdio::piped()).spawn().expect("it runs");
-    drop(check.stdout.take());
-    assert_eq!(check.wait().expect("its end").code(), Some(0));
+    let piped = command.stdout(Stdio::piped());
+    let mut check = Owned(piped.spawn().expect("it runs"));
+    drop(check.0.stdout.take());
+    assert_eq!(check.0.wait().expect("its end").code(), Some(0));
     let left = fs::read_dir(place.path("meshward")).expect("the folder");
     assert_eq!(left.count(), 0);
 }
@@ -573,7 +606,8 @@ fn a_mesh_outlives_whoever_reads_what_it_says() {
         "debug",
     ]);
     let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut up = piped.spawn().expect("it runs");
+    let mut child = Owned(piped.spawn().expect("it runs"));
+    let up = &mut child.0;
     let mut lines = BufReader::new(up.stdout.take().expect("a pipe")).lines();
     assert!(lines.any(|line| line.is_ok_and(|line| line.contains(UP))));
     let mut stderr = BufReader::new(up.stderr.take().expect("a pipe"));

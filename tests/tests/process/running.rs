@@ -277,7 +277,7 @@ fn a_request_that_does_not_end_is_cut_when_the_grace_is_over(runtime: &str) {
 }
 
 /// A process that a failing test does not leave behind.
-struct Owned(Child);
+pub(crate) struct Owned(pub(crate) Child);
 
 impl Drop for Owned {
     fn drop(&mut self) {
