@@ -75,11 +75,14 @@ pub(crate) fn need_open_files(needed: u64, for_what: &str) -> Result<(), Failure
 }
 
 /// Why nobody can listen on `address`, and what to do about it. `whose`: what it is for, as in "listener `app`".
-pub(crate) fn cannot_listen(whose: &str, address: SocketAddr, error: &io::Error) -> String {
+pub(crate) fn cannot_listen(
+    whose: &str,
+    address: SocketAddr,
+    error: &io::Error,
+    in_use: &str,
+) -> String {
     let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another process listens there: end it, or choose another address"
-        }
+        io::ErrorKind::AddrInUse => in_use,
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one"
         }

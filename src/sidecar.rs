@@ -138,7 +138,8 @@ fn bind(plan: &Plan) -> Result<Listeners, Failure> {
 
 fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> Failure {
     let whose = format!("listener `{name}`");
-    Failure::Machine(machine::cannot_listen(&whose, address, error))
+    let in_use = "another process listens there: end it, or choose another address";
+    Failure::Machine(machine::cannot_listen(&whose, address, error, in_use))
 }
 
 fn serve<S: Shards>(
