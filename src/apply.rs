@@ -46,7 +46,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         namespace,
         strict,
     };
-    show(protocol::ask(&folder, ask)?)
+    let answer = protocol::ask(&folder, ask)?;
+    if answer.is_empty() {
+        return Err(Failure::Server("error: no objects passed to apply".into()));
+    }
+    show(answer)
 }
 
 /// Prints what was done.

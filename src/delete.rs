@@ -8,6 +8,7 @@ use crate::apply::{Source, show};
 use crate::exit::Failure;
 use crate::mesh::folder::{Folder, Which};
 use crate::mesh::protocol::{self, Ask};
+use crate::say;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -30,5 +31,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         namespace,
         ignore_not_found,
     };
-    show(protocol::ask(&folder, ask)?)
+    let answer = protocol::ask(&folder, ask)?;
+    if answer.is_empty() {
+        say::out("No resources found");
+    }
+    show(answer)
 }

@@ -41,6 +41,12 @@ pub(crate) struct Arguments {
     /// Container: its own name or `app` goes through the sidecar, `istio-proxy` past it.
     #[arg(short, long, value_name = "NAME")]
     container: Option<String>,
+    /// Stdin is the command's, as it always is; for those used to kubectl.
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// So is the terminal.
+    #[arg(short, long)]
+    tty: bool,
     /// NAME, deploy/NAME or pod/NAME, with `.NS` or without
     workload: String,
     /// What to run

@@ -40,8 +40,8 @@ pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), String> 
     fs::rename(&beside, path).map_err(failed)
 }
 
-/// Every file with the ending of a resource below `dir`, in name order, as `kubectl apply -R -f` takes them. A file that
-/// is named itself is taken whatever its name.
+/// Every file with the ending of a resource below `path`, in name order, as `kubectl apply -R -f` takes them: links to
+/// folders below it are not followed. A file that is named itself is taken whatever its name.
 pub(crate) fn resources(path: &Path) -> Result<Vec<std::path::PathBuf>, String> {
     let failed = |e: io::Error| format!("{}: cannot be read: {}", path.display(), words(&e));
     if !fs::metadata(path).map_err(failed)?.is_dir() {
@@ -50,16 +50,18 @@ pub(crate) fn resources(path: &Path) -> Result<Vec<std::path::PathBuf>, String> 
     let mut found = Vec::new();
     let mut entries = Vec::new();
     for entry in fs::read_dir(path).map_err(failed)? {
-        entries.push(entry.map_err(failed)?.path());
+        let entry = entry.map_err(failed)?;
+        let kind = entry.file_type().map_err(failed)?;
+        entries.push((entry.path(), kind));
     }
-    entries.sort();
-    for entry in entries {
-        if entry.is_dir() {
-            found.extend(resources(&entry)?);
-        } else if entry
+    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for (entry, kind) in entries {
+        let named = entry
             .extension()
-            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
-        {
+            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+        if kind.is_dir() {
+            found.extend(resources(&entry)?);
+        } else if named && !entry.is_dir() {
             found.push(entry);
         }
     }
@@ -72,5 +74,32 @@ pub(crate) fn words(error: &io::Error) -> String {
     match text.split_once(" (os error") {
         Some((words, _)) => words.to_lowercase(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_links_to_itself_is_read_once() {
+        let dir = std::env::temp_dir().join(format!("meshward-files-{}", std::process::id()));
+        fs::create_dir_all(dir.join("below")).unwrap();
+        for file in ["b.yaml", "below/c.json", "no.txt"] {
+            fs::write(dir.join(file), "").unwrap();
+        }
+        symlink(".", dir.join("again")).unwrap();
+        symlink("..", dir.join("up.yaml")).unwrap();
+        symlink("no.txt", dir.join("a.yml")).unwrap();
+        let found = resources(&dir);
+        fs::remove_dir_all(&dir).unwrap();
+        let names = found.unwrap();
+        let names: Vec<_> = names
+            .iter()
+            .map(|path| path.strip_prefix(&dir).unwrap().to_str().unwrap())
+            .collect();
+        assert_eq!(names, ["a.yml", "b.yaml", "below/c.json"]);
     }
 }

@@ -50,8 +50,10 @@ impl Resolver for Directory {
             None if is_service_address(meant.ip()) => Endpoint::Unroutable,
             None => Endpoint::Address(meant),
             Some(service) => {
-                let port = service.ports.iter().find(|p| p.port == meant.port());
-                let endpoints = port.map_or(&[][..], |port| &port.endpoints);
+                let Some(port) = service.ports.iter().find(|p| p.port == meant.port()) else {
+                    return Endpoint::NoPort;
+                };
+                let endpoints = &port.endpoints;
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
                 let chosen = turn.checked_rem(endpoints.len());
                 match chosen.and_then(|at| endpoints.get(at)) {

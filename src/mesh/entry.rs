@@ -53,8 +53,10 @@ pub(crate) trait Resolver: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     Address(SocketAddr),
-    /// A service that has nobody behind it, or not on this port.
+    /// A service that has nobody behind this port.
     Refused,
+    /// A service without this port. Nobody has its address, so whoever goes on connecting leaves the machine.
+    NoPort,
     /// An address of nobody.
     Unroutable,
 }
@@ -66,7 +68,7 @@ pub(crate) type HandOver = Box<dyn Fn(std::net::TcpStream, SocketAddr, SocketAdd
 /// What becomes of a connection that came in.
 pub(crate) enum Way {
     /// Handed to the pod's sidecar. As in a pod, where the sidecar takes whatever leaves, the client's connect succeeds at
-    /// once.
+    /// once; but what only the kernel could carry on to an address of services is refused.
     Sidecar(HandOver),
     /// Connected from this address, before the client gets its answer, and relayed.
     Plain { from: Ipv4Addr },
@@ -275,10 +277,17 @@ impl Entry {
                 let Some(&meant) = addresses.first() else {
                     return Ok(());
                 };
-                let client = SocketAddr::new(pod, client.port());
-                timeout(HANDSHAKE_MAX, protocol.accept(&mut stream, client)).await??;
-                hand_over(stream.into_std()?, client, meant);
-                return Ok(());
+                match self.resolver.endpoint(meant) {
+                    Endpoint::NoPort => Refusal::Refused,
+                    Endpoint::Unroutable => Refusal::Unroutable,
+                    // A service without endpoints is the sidecar's matter (503, `UH`).
+                    Endpoint::Address(_) | Endpoint::Refused => {
+                        let client = SocketAddr::new(pod, client.port());
+                        timeout(HANDSHAKE_MAX, protocol.accept(&mut stream, client)).await??;
+                        hand_over(stream.into_std()?, client, meant);
+                        return Ok(());
+                    }
+                }
             }
             (Way::Plain { from }, Ok(addresses)) => match self.reach(*from, addresses).await {
                 Ok(peer) => {
@@ -325,7 +334,7 @@ impl Entry {
             let mut refusal = Refusal::Unknown;
             for meant in addresses {
                 refusal = match self.resolver.endpoint(meant) {
-                    Endpoint::Refused => Refusal::Refused,
+                    Endpoint::Refused | Endpoint::NoPort => Refusal::Refused,
                     Endpoint::Unroutable => Refusal::Unroutable,
                     Endpoint::Address(address) => match dial(from, address).await {
                         Ok(peer) => return Ok(peer),

@@ -31,6 +31,8 @@ use crate::machine::cannot_listen;
 
 /// A pod that went before may need so long to let go of its address.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
+/// What to do about an address that is taken.
+const IN_USE: &str = "another process has it, perhaps a mesh of another name, whose pods get the same addresses: end it, or give this one --pod-range 127.2.0.0/16";
 const LOOK: Duration = Duration::from_millis(10);
 /// Connections to an app that is somebody else's server.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -352,8 +354,7 @@ fn bind(facts: &PodFacts, port: u16) -> Result<TcpListener, Failure> {
             }
             Err(e) => {
                 let whose = format!("pod {}", called(facts));
-                let in_use = "another process listens there: end it; if it is another mesh, this one may take --pod-range 127.2.0.0/16";
-                return Err(Failure::Machine(cannot_listen(&whose, address, &e, in_use)));
+                return Err(Failure::Machine(cannot_listen(&whose, address, &e, IN_USE)));
             }
         }
     }

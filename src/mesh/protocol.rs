@@ -84,6 +84,13 @@ pub(crate) enum Answer {
     Failed(String),
 }
 
+impl Answer {
+    /// It was asked for nothing, and there is nothing to say.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Done { lines, warnings } if lines.is_empty() && warnings.is_empty())
+    }
+}
+
 /// What `exec` has to know.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Workload {

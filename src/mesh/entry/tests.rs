@@ -10,6 +10,8 @@ use super::*;
 
 const POD: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 9);
 const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
+/// A port that the service lacks.
+const ABSENT: u16 = 4444;
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));
 
 /// A mesh of one service, `webapp.istioinaction`, with or without somebody behind it.
@@ -34,10 +36,12 @@ impl Resolver for OneService {
     }
 
     fn endpoint(&self, meant: SocketAddr) -> Endpoint {
-        match (meant.ip() == VIP, self.behind) {
-            (true, Some(address)) => Endpoint::Address(address),
-            (true, None) => Endpoint::Refused,
-            (false, _) => Endpoint::Unroutable,
+        match (meant.ip(), self.behind) {
+            (VIP, _) if meant.port() == ABSENT => Endpoint::NoPort,
+            (VIP, Some(address)) => Endpoint::Address(address),
+            (VIP, None) => Endpoint::Refused,
+            (ip, _) if ip.is_loopback() => Endpoint::Address(meant),
+            _ => Endpoint::Unroutable,
         }
     }
 }
@@ -243,7 +247,11 @@ async fn socks_says_why_it_refuses() {
         (empty_service, by_name("webapp.istioinaction", 80), 5),
         (empty_service, by_name("nobody", 80), 4),
         (empty_service, by_address([192, 0, 2, 1], 80), 4),
-        (empty_service, by_address(Ipv6Addr::LOCALHOST, 80), 4),
+        (
+            empty_service,
+            by_address(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1), 80),
+            4,
+        ),
         // BIND, UDP ASSOCIATE, an unknown address type, a wrong version, a reserved byte.
         (empty_service, vec![5, 2, 0, 1, 10, 96, 0, 1, 0, 80], 7),
         (empty_service, vec![5, 3, 0, 1, 10, 96, 0, 1, 0, 80], 7),
@@ -312,6 +320,26 @@ async fn connect_says_why_it_refuses() {
         assert!(head.contains(&format!("content-length: {}", body.len())));
         assert_eq!(body, format!("{why}\n"));
     }
+}
+
+#[tokio::test]
+async fn a_sidecar_gets_nothing_that_would_leave_the_machine_for_an_address_of_services() {
+    let (with_sidecar, mut handed, _) = sidecar().await;
+    let without = plain(None).await;
+    for entry in [with_sidecar, without] {
+        for (request, code) in [
+            (by_name("webapp.istioinaction", ABSENT), 5),
+            (by_address([10, 96, 0, 1], ABSENT), 5),
+            (by_address([10, 99, 0, 1], 80), 4),
+        ] {
+            let mut bytes = greeting();
+            bytes.extend(&request);
+            let answer = exchange(entry, &bytes).await;
+            let expected = [5, 0, 5, code, 0, 1, 0, 0, 0, 0, 0, 0];
+            assert_eq!(answer, expected, "{request:?}");
+        }
+    }
+    assert!(handed.try_recv().is_err());
 }
 
 #[tokio::test]

@@ -185,6 +185,33 @@ fn a_workload_that_is_not_there_gets_the_nearest_names() {
 }
 
 #[test]
+fn nothing_to_apply_or_delete_is_said_as_kubectl_does() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    let _mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    place.write("nothing.yaml", "# later\n---\n");
+    let nothing = |verb| place.run(&[verb, "-f", "nothing.yaml"]);
+    nothing("apply").refuses(1, "error: no objects passed to apply\n");
+    let ran = nothing("delete");
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (Some(0), "No resources found\n")
+    );
+    // What is skipped has been said.
+    place.write(
+        "nothing.yaml",
+        "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: x}\n",
+    );
+    let ran = nothing("apply");
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""));
+    assert!(
+        ran.stderr.contains("warning: StatefulSet"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
 fn one_bad_document_among_a_hundred_changes_nothing() {
     let place = Place::new();
     place.write("mesh.yaml", shop(&place));
@@ -243,7 +270,7 @@ fn an_address_in_use_ends_the_start_and_says_why() {
     up(&place, &[]).refuses(
         1,
         &format!(
-            "error: pod shop/web cannot listen on {web}:8080: address already in use\n  hint: another process listens there: end it, or choose another address\n"
+            "error: pod shop/web cannot listen on {web}:8080: address already in use\n  hint: another process has it, perhaps a mesh of another name, whose pods get the same addresses: end it, or set `status.podIP`\n"
         ),
     );
     assert!(!place.path("meshward/default.sock").exists());

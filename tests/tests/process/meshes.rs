@@ -270,6 +270,9 @@ fn exec_becomes_its_command() {
     place.write("mesh.yaml", shop(&place));
     let mesh = Mesh::start(&place, &["--runtime", "tokio"]);
     assert_eq!(mesh.exec("sleep", "exit 7").code, Some(7));
+    // As kubectl's users write it.
+    let ran = place.shell("echo hi | $MESHWARD exec -it pod/client.shop -- cat; $MESHWARD exec -i pod/client.shop --tty -- true");
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("hi\n", ""));
     // As a shell sees it: 128 and the number of the signal.
     let ran = place.shell("$MESHWARD exec sleep -- sh -c 'kill -TERM $$'; echo $?");
     assert_eq!(ran.stdout, "143\n");
@@ -300,6 +303,20 @@ fn exec_becomes_its_command() {
             ran.stdout,
             format!("{web}:{port}\ncert-chain.pem\nkey.pem\nroot-cert.pem\n")
         );
+    }
+}
+
+#[test]
+fn a_port_that_a_service_lacks_is_refused_with_and_without_a_sidecar() {
+    let place = Place::new();
+    place.write("mesh.yaml", shop(&place));
+    let mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    // curl's code for what a SOCKS server refuses.
+    for client in ["client.shop", "sleep"] {
+        assert_eq!(mesh.curl(client, "http://web.shop:8080/"), answer("200", 0));
+        for url in ["http://web.shop:4444/", "http://10.111.0.1:8080/"] {
+            assert_eq!(mesh.curl(client, url), answer("000", 97), "{client} {url}");
+        }
     }
 }
 
