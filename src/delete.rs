@@ -32,7 +32,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         ignore_not_found,
     };
     let answer = protocol::ask(&folder, ask)?;
-    if answer.is_empty() {
+    // What was asked for and is not there would be an error, so the files hold nothing.
+    if answer.is_empty() && !arguments.ignore_not_found {
         say::out("No resources found");
     }
     show(answer)

@@ -270,7 +270,7 @@ fn an_address_in_use_ends_the_start_and_says_why() {
     up(&place, &[]).refuses(
         1,
         &format!(
-            "error: pod shop/web cannot listen on {web}:8080: address already in use\n  hint: another process has it, perhaps a mesh of another name, whose pods get the same addresses: end it, or set `status.podIP`\n"
+            "error: pod shop/web cannot listen on {web}:8080: address already in use\n  hint: another process has it, perhaps a mesh of another name, whose pods get the same addresses: end it, or give this one --pod-range 127.2.0.0/16\n"
         ),
     );
     assert!(!place.path("meshward/default.sock").exists());
