@@ -10,6 +10,7 @@ mod exchange;
 mod http;
 mod link;
 mod opaque;
+mod request;
 mod rewrite;
 mod upstream;
 mod world;

@@ -1,32 +1,24 @@
 //! The HTTP side of a downstream link: one request at a time, judged, forwarded, answered.
 
 use std::mem;
-use std::sync::Arc;
 
 use super::downstream::Facts;
-use super::exchange::{
-    Account, Exchange, Local, RequestBody, Response, Right, Stage, Upstreams, Words,
-};
+use super::exchange::{Account, Exchange, Local, RequestBody, Response, Stage, Upstreams};
 use super::link::{Io, Wire, write};
+use super::request::{begin, pool};
 use super::upstream::{Attempt, Obtained, Upstream, obtain};
-use super::world::{Place, PoolId, Target};
+use super::world::Target;
 use super::{Route, Shared, rewrite};
-use crate::accept::{Mode, PortKind};
 use crate::clock::Deadline;
-use crate::decide::{self, Caller, Denial, Request, Verdict};
 use crate::error::Violation;
 use crate::http::event::Event;
 use crate::http::h1::{Receiver, ResponseTo, encode};
-use crate::http::head::{Framing, Known, RequestHead, ResponseHead};
-use crate::http::reply::{LocalReply, is_grpc};
+use crate::http::head::{Framing, ResponseHead};
+use crate::http::reply::LocalReply;
 use crate::id::LinkId;
 use crate::limits;
 use crate::link::Buf;
-use crate::rng::Rng;
-use crate::route;
-use crate::snapshot::Endpoints;
-use crate::telemetry::record::{Flags, Record};
-use crate::tls::ChainKind;
+use crate::telemetry::record::Flags;
 
 #[derive(Debug)]
 pub(super) struct HttpSide {
@@ -41,7 +33,7 @@ pub(super) struct HttpSide {
 
 /// How much longer the link is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
+pub(super) enum Life {
     KeptAlive,
     /// The exchange under way is the last one.
     Last,
@@ -732,271 +724,4 @@ pub(super) fn server_name(route: Route) -> &'static str {
         Route::Inbound(_) => "istio-envoy",
         Route::Outbound(_) => "envoy",
     }
-}
-
-/// Judges a request and starts what follows. If the link is over then, the exchange is too.
-fn begin(
-    head: &RequestHead<'_>,
-    life: Life,
-    io: &mut Io,
-    facts: &Facts,
-    ups: &mut Upstreams,
-    shared: &mut Shared,
-) -> (Box<Exchange>, Life) {
-    shared.stats.requests += 1;
-    let place = shared.world.place(facts.route);
-    let mut account = Account::new(facts, place.as_ref(), shared.now);
-    account.note(|r| {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        r.method = Some(head.method.to_owned());
-        r.protocol = Some("HTTP/1.1");
-        r.authority = head.authority.map(text);
-        r.forwarded_for = joined(head, Known::XForwardedFor).map(|v| text(&v));
-        r.user_agent = head
-            .fields()
-            .find(|f| f.known == Known::UserAgent)
-            .map(|f| text(f.value));
-        r.request_id = head
-            .fields()
-            .find(|f| f.known == Known::XRequestId)
-            .map(|f| text(f.value));
-        r.route = Some("default".into());
-    });
-    let request = match head.framing {
-        Framing::Chunked => RequestBody::Chunked,
-        Framing::None | Framing::Length(_) | Framing::UntilClose => RequestBody::Sized,
-    };
-    let to = if head.method == "HEAD" {
-        ResponseTo::Head
-    } else {
-        ResponseTo::Other
-    };
-    let bodiless = matches!(head.framing, Framing::None | Framing::Length(0));
-    let mut x = Box::new(Exchange::new(account, request, to));
-    let mut content_types = head
-        .fields()
-        .filter(|f| f.name.eq_ignore_ascii_case(b"content-type"));
-    if content_types.next().is_some_and(|f| is_grpc(f.value)) && content_types.next().is_none() {
-        x.words = Words::Grpc;
-    }
-    let last = life != Life::KeptAlive || !head.keep_alive;
-    // A local answer to a request whose body is still to come ends the link: the rest must not be read as a request, nor
-    // waited for. Lingering takes what is on its way, so that the client sees the answer.
-    let close = last || !bodiless;
-
-    if place.as_ref().is_some_and(|place| !takes(place, facts)) {
-        shared.stats.refused += 1;
-        shared.note(io.id, "no filter chain takes the connection any more");
-        x.account.note(|r| {
-            r.path = Some(String::from_utf8_lossy(head.path).into_owned());
-            r.flags = Flags::NR;
-            r.details = Some("filter_chain_not_found".into());
-        });
-        io.reset(&mut shared.actions);
-        return (x, Life::Over);
-    }
-    let refusal = match &place {
-        None => Some(Local::new(404, "", "route_not_found", Flags::NR)),
-        Some(_) if head.upgrade => Some(Local::new(403, "", "upgrade_failed", Flags::NONE)),
-        Some(_) => None,
-    };
-    if let Some(local) = refusal {
-        if let Some(place) = &place {
-            // Where it would have gone.
-            target(place, head, &mut x.account);
-        }
-        x.account.note(|r| {
-            r.path = Some(String::from_utf8_lossy(head.path).into_owned());
-            identify(r, &mut shared.rng);
-        });
-        x.reply(local, true, io, facts, shared);
-        return (x, Life::Over);
-    }
-    let Some(place) = place else {
-        return (x, Life::Over);
-    };
-    let after_reply = if close { Life::Over } else { Life::KeptAlive };
-    let verdict = match &place {
-        Place::Inbound(door) => {
-            let forwarded_for = head
-                .fields()
-                .filter(|f| f.known == Known::XForwardedFor)
-                .last()
-                .map(|f| f.value);
-            let mut audited = Vec::new();
-            let verdict = decide::inbound_request(
-                &door.port,
-                Caller {
-                    principal: facts.principal(),
-                    peer: facts.peer,
-                },
-                Request {
-                    method: head.method,
-                    path: head.path,
-                    authority: head.authority.unwrap_or_default(),
-                    forwarded_for,
-                },
-                &mut |policy| audited.push(policy.to_string()),
-                &mut (),
-            );
-            if !audited.is_empty() {
-                x.account.note(|r| r.audit = audited);
-            }
-            verdict
-        }
-        Place::Outbound(port) => decide::outbound_request(port, head.path),
-    };
-    let (permit, path) = match verdict {
-        Verdict::Allow(permit, path) => (permit, path),
-        Verdict::Deny(
-            Denial {
-                status,
-                body,
-                details,
-            },
-            path,
-        ) => {
-            shared.stats.denied += 1;
-            x.account.note(|r| {
-                r.path = Some(String::from_utf8_lossy(&path).into_owned());
-                // Envoy looks at the path before it gives an id, and asks RBAC after it.
-                if status == 403 {
-                    identify(r, &mut shared.rng);
-                }
-            });
-            x.reply(
-                Local {
-                    status,
-                    body: body.as_bytes(),
-                    details,
-                    flags: Flags::NONE,
-                },
-                close,
-                io,
-                facts,
-                shared,
-            );
-            return (x, after_reply);
-        }
-    };
-    if head.expect_continue && !bodiless {
-        io.gather(b"HTTP/1.1 100 Continue\r\n\r\n");
-    }
-    let mut encoded = mem::take(&mut shared.head);
-    encoded.clear();
-    let own = shared.world.svid.as_deref();
-    let fresh_id = rewrite::request(head, &path, facts, own, &mut shared.rng, &mut encoded);
-    x.account.note(|r| {
-        r.path = Some(String::from_utf8_lossy(&path).into_owned());
-        if let Some(id) = fresh_id {
-            r.request_id = Some(String::from_utf8_lossy(&id).into_owned());
-        }
-    });
-    let right = Right::Permit(permit);
-    let target = target(&place, head, &mut x.account);
-    let obtained =
-        pool(&target, facts, &[], shared).and_then(|pool| obtain(&right, pool, io.id, ups, shared));
-    x.target = Some(target);
-    match obtained {
-        Some(Obtained::Ready(id)) => {
-            if let Some(u) = ups.get_mut(id) {
-                u.io.gather(&encoded);
-                u.receiver.expect_response(x.to);
-                x.account.forwarded_at = Some(shared.now.at);
-                x.account.upstream = Some(u.to);
-                x.account.upstream_local = u.local;
-            }
-            x.stage = Stage::Forwarding {
-                right,
-                upstream: id,
-            };
-        }
-        Some(Obtained::Opening(id)) => {
-            if let Some(u) = ups.get_mut(id) {
-                u.receiver.expect_response(x.to);
-            }
-            let parked = Buf::from(encoded.as_slice());
-            x.stage = Stage::Connecting {
-                right,
-                upstream: id,
-                tried: Vec::new(),
-                parked,
-            };
-        }
-        None => {
-            let local = Local::new(503, "no healthy upstream", "no_healthy_upstream", Flags::UH);
-            x.reply(local, close, io, facts, shared);
-            shared.head = encoded;
-            return (x, after_reply);
-        }
-    }
-    shared.head = encoded;
-    (x, if last { Life::Last } else { Life::KeptAlive })
-}
-
-/// An id for a request that is answered here, if it came without one (S-322): nobody gets it, but the log shows it.
-fn identify(record: &mut Record, rng: &mut Rng) {
-    if record.request_id.as_ref().is_none_or(String::is_empty) {
-        record.request_id = Some(String::from_utf8_lossy(&rng.uuid()).into_owned());
-    }
-}
-
-/// Where a request goes that is allowed to, and what its record says of that.
-fn target(place: &Place, head: &RequestHead<'_>, account: &mut Account) -> Target {
-    let Place::Outbound(port) = place else {
-        return place.target();
-    };
-    let cluster = route::outbound(port, head.authority);
-    account.note(|r| {
-        r.upstream_cluster = Some(cluster.name.clone());
-        if matches!(cluster.endpoints, Endpoints::OriginalDestination { .. })
-            && !port.hosts.is_empty()
-            && Arc::ptr_eq(cluster, &port.otherwise)
-        {
-            r.route = Some("allow_any".into());
-        }
-    });
-    Target::Cluster(Arc::clone(cluster))
-}
-
-/// The pool for the next try of a request.
-fn pool(target: &Target, facts: &Facts, tried: &[PoolId], shared: &mut Shared) -> Option<PoolId> {
-    shared.world.choose(
-        target,
-        ChainKind::Http,
-        facts.original_dst,
-        tried,
-        &mut shared.balance,
-    )
-}
-
-/// The port takes links of this kind now. A link may have come in under an earlier snapshot, and its next request must not
-/// pass where a new link would be reset (S-25, S-28).
-fn takes(place: &Place, facts: &Facts) -> bool {
-    match place {
-        Place::Inbound(door) => {
-            let by_mode = match door.port.mode {
-                Mode::Strict => facts.certificate.is_some(),
-                Mode::Permissive => true,
-                Mode::Disable => facts.certificate.is_none(),
-            };
-            by_mode && door.port.kind != PortKind::Tcp
-        }
-        Place::Outbound(port) => port.kind != PortKind::Tcp,
-    }
-}
-
-/// All values of one field, joined by `,` as Envoy joins them.
-fn joined(head: &RequestHead<'_>, known: Known) -> Option<Vec<u8>> {
-    let mut all: Option<Vec<u8>> = None;
-    for field in head.fields().filter(|f| f.known == known) {
-        match &mut all {
-            None => all = Some(field.value.to_vec()),
-            Some(all) => {
-                all.push(b',');
-                all.extend_from_slice(field.value);
-            }
-        }
-    }
-    all
 }
