@@ -157,7 +157,7 @@ fn a_bad_response_is_refused_with_502() {
         "HTTP/1.1 200 OK\r\nX: a\nY: b\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nXXX\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
         "HTTP/1.1 200 OK\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 200 \u{1}\r\n\r\n",
         "HTTP/1.1 99 X\r\n\r\n",
