@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::authz::{Attributes, Decision, HttpAttributes, Listener, PolicyId, evaluate};
+use crate::http::head::{Fields, Known};
 use crate::path::{self, Normalization};
 use crate::snapshot::{InboundPort, OutboundPort};
 
@@ -48,6 +49,10 @@ pub struct Caller<'a> {
     /// The peer's SPIFFE URI without its scheme; `None` on plain text (S-126).
     pub principal: Option<&'a str>,
     pub peer: SocketAddr,
+    /// The address of ours that was reached (S-151).
+    pub reached: IpAddr,
+    /// The server name of the ClientHello (S-152).
+    pub sni: Option<&'a str>,
 }
 
 /// The request as far as decisions look at it.
@@ -57,8 +62,7 @@ pub struct Request<'a> {
     /// As sent, query included.
     pub path: &'a [u8],
     pub authority: &'a [u8],
-    /// The value of the last `x-forwarded-for` line, if any (S-320).
-    pub forwarded_for: Option<&'a [u8]>,
+    pub fields: Fields<'a>,
 }
 
 /// May this request pass to the application behind `port`? Path first (S-180), then AUDIT, DENY, ALLOW (S-110).
@@ -78,12 +82,16 @@ pub fn inbound_request<'a>(
         &Attributes {
             principal: caller.principal,
             source_ip: caller.peer.ip(),
-            remote_ip: remote_ip(request.forwarded_for, caller.peer.ip()),
+            remote_ip: remote_ip(request.fields, caller.peer.ip()),
+            destination_ip: caller.reached,
             destination_port: port.port,
+            sni: caller.sni,
             http: Some(HttpAttributes {
                 method: request.method,
                 path: path::without_query(&path),
                 authority: request.authority,
+                fields: request.fields,
+                claims: None,
             }),
         },
         audit,
@@ -137,7 +145,9 @@ pub fn inbound_connection(
             principal: caller.principal,
             source_ip: caller.peer.ip(),
             remote_ip: caller.peer.ip(), // S-135
+            destination_ip: caller.reached,
             destination_port: port.port,
+            sni: caller.sni,
             http: None,
         },
         audit,
@@ -174,8 +184,12 @@ fn normalized(path: &[u8], mode: Normalization) -> Result<Cow<'_, [u8]>, Denial>
 
 /// The original client of a request at a sidecar (S-320): the last entry of `x-forwarded-for` if it is an address, else
 /// the peer.
-fn remote_ip(forwarded_for: Option<&[u8]>, peer: IpAddr) -> IpAddr {
-    forwarded_for
+fn remote_ip(fields: Fields<'_>, peer: IpAddr) -> IpAddr {
+    fields
+        .iter()
+        .filter(|field| field.known == Known::XForwardedFor)
+        .last()
+        .map(|field| field.value)
         .and_then(|value| value.rsplit(|b| *b == b',').next())
         .and_then(|last| std::str::from_utf8(last).ok())
         .and_then(|last| last.trim_matches([' ', '\t']).parse().ok())
@@ -198,7 +212,8 @@ mod tests {
             (Some(""), "10.0.0.1"),
             (Some("2001:db8::1"), "2001:db8::1"),
         ] {
-            let got = remote_ip(value.map(str::as_bytes), peer);
+            let line = value.map(|value| (&b"X-Forwarded-For"[..], value.as_bytes()));
+            let got = remote_ip(Fields::listed(line.as_slice()), peer);
             assert_eq!(got, ip.parse::<IpAddr>().unwrap(), "{value:?}");
         }
     }

@@ -11,7 +11,7 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use meshward_core::api::authorization_policy::AuthorizationPolicy;
@@ -24,6 +24,7 @@ use meshward_core::authz::trust_domain::expand_principals;
 use meshward_core::authz::{
     Attributes, Decision, HttpAttributes, Layer, evaluate, explain, matcher,
 };
+use meshward_core::http::head::Fields;
 use meshward_core::path::{normalize, without_query};
 use meshward_core::snapshot::mtls::effective_modes;
 use meshward_core::snapshot::select::{Workload, authorization_policies};
@@ -440,12 +441,16 @@ impl Mesh {
             method: call.method.as_deref().unwrap_or("GET"),
             path: without_query(&path),
             authority: call.authority.as_ref().unwrap_or(&host_and_port).as_bytes(),
+            fields: Fields::listed(&[]),
+            claims: None,
         };
         let attributes = Attributes {
             principal: caller.identity.as_deref().filter(|_| mutual),
             source_ip: caller.ip,
             remote_ip: forwarded_for(&call.headers).unwrap_or(caller.ip),
+            destination_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             destination_port: port,
+            sni: None,
             http: (layer == Layer::Http).then_some(http),
         };
         let decision = evaluate(&rules, &attributes, &mut |_| {}, &mut ());

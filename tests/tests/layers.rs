@@ -49,7 +49,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("authn", &["api", "http::head", "snapshot", "spiffe"]),
     (
         "authz",
-        &["api", "http::head", "path", "snapshot", "spiffe"],
+        &[
+            "api",
+            "authn::Claims",
+            "http::head",
+            "path",
+            "snapshot",
+            "spiffe",
+        ],
     ),
     (
         "decide",

@@ -11,6 +11,7 @@ pub use super::finding::{Cause, Finding, Severity};
 use super::mesh_config::MeshConfig;
 use super::object::{Key, Object};
 use super::peer_authentication::PeerAuthentication;
+use super::request_authentication::RequestAuthentication;
 use documents::{Goal, Loader};
 use reader::{Purpose, Report};
 use yaml::{Node, Value};
@@ -39,6 +40,7 @@ pub struct Text {
 pub struct Loaded {
     pub authorization_policies: Vec<AuthorizationPolicy>,
     pub peer_authentications: Vec<PeerAuthentication>,
+    pub request_authentications: Vec<RequestAuthentication>,
     /// From a `mesh:` or `meshConfig:` document, or the ConfigMap `istio`; `None`: Istio's defaults.
     pub mesh_config: Option<MeshConfig>,
     /// In the order of the texts and of their lines.
@@ -54,6 +56,7 @@ impl Loaded {
         match object {
             Object::AuthorizationPolicy(policy) => self.authorization_policies.push(policy),
             Object::PeerAuthentication(policy) => self.peer_authentications.push(policy),
+            Object::RequestAuthentication(policy) => self.request_authentications.push(policy),
             Object::MeshConfig(_, config) => self.mesh_config = Some(config),
             Object::Deployment(_)
             | Object::Namespace(_)

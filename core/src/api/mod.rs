@@ -8,4 +8,5 @@ pub mod mesh_config;
 pub mod meta;
 pub mod object;
 pub mod peer_authentication;
+pub mod request_authentication;
 mod scope;

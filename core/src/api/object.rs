@@ -8,6 +8,7 @@ use super::kube::{Deployment, Namespace, Pod, Service, ServiceAccount};
 use super::mesh_config::MeshConfig;
 use super::meta::{Meta, Origin};
 use super::peer_authentication::PeerAuthentication;
+use super::request_authentication::RequestAuthentication;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
@@ -18,6 +19,7 @@ pub enum Object {
     Namespace(Namespace),
     PeerAuthentication(PeerAuthentication),
     Pod(Pod),
+    RequestAuthentication(RequestAuthentication),
     Service(Service),
     ServiceAccount(ServiceAccount),
 }
@@ -31,6 +33,7 @@ pub enum Kind {
     Namespace,
     PeerAuthentication,
     Pod,
+    RequestAuthentication,
     Service,
     ServiceAccount,
 }
@@ -53,6 +56,7 @@ impl Object {
             Self::Namespace(o) => &o.meta,
             Self::PeerAuthentication(o) => &o.meta,
             Self::Pod(o) => &o.meta,
+            Self::RequestAuthentication(o) => &o.meta,
             Self::Service(o) => &o.meta,
             Self::ServiceAccount(o) => &o.meta,
         }
@@ -66,6 +70,7 @@ impl Object {
             Self::Namespace(_) => Kind::Namespace,
             Self::PeerAuthentication(_) => Kind::PeerAuthentication,
             Self::Pod(_) => Kind::Pod,
+            Self::RequestAuthentication(_) => Kind::RequestAuthentication,
             Self::Service(_) => Kind::Service,
             Self::ServiceAccount(_) => Kind::ServiceAccount,
         }
@@ -99,6 +104,12 @@ impl Object {
             }
             Self::Pod(o) => {
                 o.annotation_places.clear();
+                &mut o.meta
+            }
+            Self::RequestAuthentication(o) => {
+                for rule in &mut o.rules {
+                    rule.origin = nowhere.clone();
+                }
                 &mut o.meta
             }
             Self::MeshConfig(meta, _) => meta,
@@ -139,6 +150,7 @@ impl fmt::Display for Kind {
             Self::Namespace => "namespace",
             Self::PeerAuthentication => "peerauthentication.security.istio.io",
             Self::Pod => "pod",
+            Self::RequestAuthentication => "requestauthentication.security.istio.io",
             Self::Service => "service",
             Self::ServiceAccount => "serviceaccount",
         })

@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+use crate::authn::Claims;
+use crate::http::head::Fields;
+
 /// The facts that rules look at. Ports and addresses are those of the proxy's own connection, after any redirection.
 #[derive(Clone, Copy, Debug)]
 pub struct Attributes<'a> {
@@ -11,8 +14,12 @@ pub struct Attributes<'a> {
     pub source_ip: IpAddr,
     /// The original client (S-320); on TCP the peer, unless PROXY protocol announced another (S-135).
     pub remote_ip: IpAddr,
+    /// The address that the client reached, which is the workload's (S-151).
+    pub destination_ip: IpAddr,
     /// The workload port, not the service port (S-137).
     pub destination_port: u16,
+    /// The server name of the ClientHello; `None` on plaintext and where it had none (S-152).
+    pub sni: Option<&'a str>,
     /// `None`: a TCP connection.
     pub http: Option<HttpAttributes<'a>>,
 }
@@ -26,4 +33,8 @@ pub struct HttpAttributes<'a> {
     pub path: &'a [u8],
     /// `Host` or `:authority` as sent, port included (S-136).
     pub authority: &'a [u8],
+    /// After the effects of authentication (S-224, S-225).
+    pub fields: Fields<'a>,
+    /// Of the token that was verified (S-154); `None`: there was none.
+    pub claims: Option<&'a Claims>,
 }

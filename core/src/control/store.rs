@@ -200,6 +200,7 @@ fn meta_mut(object: &mut Object) -> &mut Meta {
         Object::Namespace(o) => &mut o.meta,
         Object::PeerAuthentication(o) => &mut o.meta,
         Object::Pod(o) => &mut o.meta,
+        Object::RequestAuthentication(o) => &mut o.meta,
         Object::Service(o) => &mut o.meta,
         Object::ServiceAccount(o) => &mut o.meta,
     }
@@ -246,6 +247,7 @@ fn plural(kind: Kind) -> &'static str {
         Kind::Namespace => "namespaces",
         Kind::PeerAuthentication => "peerauthentications.security.istio.io",
         Kind::Pod => "pods",
+        Kind::RequestAuthentication => "requestauthentications.security.istio.io",
         Kind::Service => "services",
         Kind::ServiceAccount => "serviceaccounts",
     }

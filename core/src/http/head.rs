@@ -226,35 +226,86 @@ pub struct FieldTable {
 
 /// The field lines of a head or a trailer section, in their order.
 #[derive(Clone, Copy)]
-pub(super) struct Fields<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) spans: &'a [Span],
+pub struct Fields<'a>(Lines<'a>);
+
+#[derive(Clone, Copy)]
+enum Lines<'a> {
+    /// Where they lie in the bytes of a head.
+    Read { bytes: &'a [u8], spans: &'a [Span] },
+    /// Name and value, of a head that was never bytes.
+    Listed(&'a [(&'a [u8], &'a [u8])]),
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn iter(self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
-        self.spans.iter().map(move |span| self.field(span))
+    pub(super) fn read(bytes: &'a [u8], spans: &'a [Span]) -> Self {
+        Self(Lines::Read { bytes, spans })
     }
 
-    fn field(self, span: &Span) -> Field<'a> {
-        let part = |at: u16, len: u16| {
-            // INVARIANT: spans were measured in `bytes` by `h1::parse`.
-            let at = usize::from(at);
-            self.bytes
-                .get(at..at + usize::from(len))
-                .unwrap_or_default()
-        };
-        Field {
-            name: part(span.name, span.name_len),
-            value: part(span.value, span.value_len),
-            known: span.known,
-            hop_by_hop: span.hop_by_hop,
+    /// Of names and values that did not come as bytes. Names are tokens; values have no white space around them (S-202).
+    pub fn listed(lines: &'a [(&'a [u8], &'a [u8])]) -> Self {
+        Self(Lines::Listed(lines))
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
+        (0..self.len()).filter_map(move |at| self.get(at))
+    }
+
+    pub fn len(self) -> usize {
+        match self.0 {
+            Lines::Read { spans, .. } => spans.len(),
+            Lines::Listed(lines) => lines.len(),
         }
     }
 
-    pub(super) fn find(self, known: Known) -> Option<&'a [u8]> {
-        let span = self.spans.iter().find(|span| span.known == known)?;
-        Some(self.field(span).value)
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    fn get(self, at: usize) -> Option<Field<'a>> {
+        match self.0 {
+            Lines::Read { bytes, spans } => {
+                let span = spans.get(at)?;
+                let part = |at: u16, len: u16| {
+                    // INVARIANT: spans were measured in `bytes` by `h1::parse`.
+                    let at = usize::from(at);
+                    bytes.get(at..at + usize::from(len)).unwrap_or_default()
+                };
+                Some(Field {
+                    name: part(span.name, span.name_len),
+                    value: part(span.value, span.value_len),
+                    known: span.known,
+                    hop_by_hop: span.hop_by_hop,
+                })
+            }
+            Lines::Listed(lines) => {
+                let (name, value) = *lines.get(at)?;
+                let known = Known::of(name);
+                Some(Field {
+                    name,
+                    value,
+                    known,
+                    hop_by_hop: known.is_hop_by_hop(),
+                })
+            }
+        }
+    }
+
+    /// The value of the first line of `known`.
+    pub fn find(self, known: Known) -> Option<&'a [u8]> {
+        let field = match self.0 {
+            Lines::Read { spans, .. } => {
+                self.get(spans.iter().position(|span| span.known == known)?)
+            }
+            Lines::Listed(_) => self.iter().find(|field| field.known == known),
+        };
+        field.map(|field| field.value)
+    }
+}
+
+/// Values may be tokens or cookies: how many there are is shown.
+impl fmt::Debug for Fields<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} fields", self.len())
     }
 }
 
@@ -290,6 +341,11 @@ impl<'a> RequestHead<'a> {
         self.fields.iter()
     }
 
+    /// The same, to be asked more than once.
+    pub fn lines(&self) -> Fields<'a> {
+        self.fields
+    }
+
     /// The value of the first line of `known`.
     pub fn find(&self, known: Known) -> Option<&'a [u8]> {
         self.fields.find(known)
@@ -310,7 +366,7 @@ impl fmt::Debug for RequestHead<'_> {
             .field("version", &self.version)
             .field("framing", &self.framing)
             .field("keep_alive", &self.keep_alive)
-            .field("fields", &self.fields.spans.len())
+            .field("fields", &self.fields.len())
             .finish_non_exhaustive()
     }
 }
@@ -359,7 +415,7 @@ impl fmt::Debug for ResponseHead<'_> {
             .field("version", &self.version)
             .field("framing", &self.framing)
             .field("keep_alive", &self.keep_alive)
-            .field("fields", &self.fields.spans.len())
+            .field("fields", &self.fields.len())
             .finish_non_exhaustive()
     }
 }
@@ -379,6 +435,6 @@ impl<'a> Trailers<'a> {
 
 impl fmt::Debug for Trailers<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} trailers", self.fields.spans.len())
+        write!(f, "{} trailers", self.fields.len())
     }
 }

@@ -232,6 +232,8 @@ impl OpaqueSide {
         let caller = Caller {
             principal: facts.principal(),
             peer: facts.peer,
+            reached: facts.original_dst.ip(),
+            sni: facts.sni.as_deref(),
         };
         let verdict = decide::inbound_connection(
             &door.port,

@@ -106,23 +106,20 @@ pub(super) fn begin(
     let after_reply = if close { Life::Over } else { Life::KeptAlive };
     let verdict = match &place {
         Place::Inbound(door) => {
-            let forwarded_for = head
-                .fields()
-                .filter(|f| f.known == Known::XForwardedFor)
-                .last()
-                .map(|f| f.value);
             let mut audited = Vec::new();
             let verdict = decide::inbound_request(
                 &door.port,
                 Caller {
                     principal: facts.principal(),
                     peer: facts.peer,
+                    reached: facts.original_dst.ip(),
+                    sni: facts.sni.as_deref(),
                 },
                 Request {
                     method: head.method,
                     path: head.path,
                     authority: head.authority.unwrap_or_default(),
-                    forwarded_for,
+                    fields: head.lines(),
                 },
                 &mut |policy| audited.push(policy.to_string()),
                 &mut (),

@@ -17,7 +17,7 @@ mod regex;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use meshward_core::api::authorization_policy::Rule;
 use meshward_core::authz::compile::compile;
@@ -25,6 +25,7 @@ use meshward_core::authz::explanation::RuleTrace;
 use meshward_core::authz::{
     Attributes, Decision, HttpAttributes, Layer, PolicyId, RuleSets, evaluate, explain,
 };
+use meshward_core::http::head::Fields;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -52,12 +53,16 @@ fn judge(rules: &RuleSets, layer: Layer, request: &Request) -> Outcome {
         method: &request.method,
         path: request.path.as_bytes(),
         authority: request.authority.as_bytes(),
+        fields: Fields::listed(&[]),
+        claims: None,
     };
     let attributes = Attributes {
         principal: request.principal.as_deref(),
         source_ip: request.source_ip,
         remote_ip: request.remote_ip,
+        destination_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         destination_port: request.port,
+        sni: None,
         http: (layer == Layer::Http).then_some(http),
     };
     let mut audit = None;

@@ -138,8 +138,15 @@ impl<'a> Loader<'a> {
             (Goal::Keys, Standing::Read(kind)) => self.key(&envelope, kind, node, report),
             (Goal::Keys, _) => no_part_of_a_mesh(&envelope, report),
             (_, Standing::Read(Kind::ConfigMap)) => self.config_map(&envelope, node, report),
-            (_, Standing::Read(Kind::AuthorizationPolicy | Kind::PeerAuthentication))
-            | (_, Standing::Foreseen) => self.of_istio(&envelope, standing, node, report),
+            (
+                _,
+                Standing::Read(
+                    Kind::AuthorizationPolicy
+                    | Kind::PeerAuthentication
+                    | Kind::RequestAuthentication,
+                )
+                | Standing::Foreseen,
+            ) => self.of_istio(&envelope, standing, node, report),
             (
                 _,
                 Standing::Read(
@@ -220,7 +227,10 @@ impl<'a> Loader<'a> {
             Kind::Pod => Pod::read(meta, node, report).map(Object::Pod),
             Kind::Service => Service::read(meta, node, report).map(Object::Service),
             Kind::ServiceAccount => Some(Object::ServiceAccount(ServiceAccount { meta })),
-            Kind::AuthorizationPolicy | Kind::ConfigMap | Kind::PeerAuthentication => None,
+            Kind::AuthorizationPolicy
+            | Kind::ConfigMap
+            | Kind::PeerAuthentication
+            | Kind::RequestAuthentication => None,
         };
         self.objects
             .extend(object.filter(|_| report.errors() == before));

@@ -6,6 +6,7 @@ use crate::authz::test_policies::{
     anything, from, methods, namespaces, origin, paths, policy, ports, principals, texts, to,
 };
 use crate::authz::{Attributes, HttpAttributes, evaluate};
+use crate::http::head::Fields;
 
 const CLIENT: &str = "cluster.local/ns/stock/sa/client";
 
@@ -19,12 +20,16 @@ fn is_allowed(rules: &RuleSets, principal: &str, port: u16) -> bool {
         method: "GET",
         path: b"/",
         authority: b"api",
+        fields: Fields::listed(&[]),
+        claims: None,
     };
     let attributes = Attributes {
         principal: Some(principal),
         source_ip: peer,
         remote_ip: peer,
+        destination_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         destination_port: port,
+        sni: None,
         http: (rules.layer == Layer::Http).then_some(http),
     };
     evaluate(rules, &attributes, &mut |_| {}, &mut ()).is_allowed()

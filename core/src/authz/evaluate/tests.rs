@@ -6,6 +6,7 @@ use crate::api::mesh_config::MeshConfig;
 use crate::authz::HttpAttributes;
 use crate::authz::compile::compile;
 use crate::authz::test_policies::{anything, from, methods, namespaces, paths, policy, to};
+use crate::http::head::Fields;
 
 const CLIENT: &str = "cluster.local/ns/stock/sa/client";
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 2, 10));
@@ -15,11 +16,15 @@ fn get<'a>(principal: Option<&'a str>, path: &'a str) -> Attributes<'a> {
         principal,
         source_ip: PEER,
         remote_ip: PEER,
+        destination_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         destination_port: 8080,
+        sni: None,
         http: Some(HttpAttributes {
             method: "GET",
             path: path.as_bytes(),
             authority: b"api.shop",
+            fields: Fields::listed(&[]),
+            claims: None,
         }),
     }
 }

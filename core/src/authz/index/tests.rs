@@ -6,6 +6,7 @@ use crate::api::mesh_config::MeshConfig;
 use crate::authz::compile::{Layer, compile};
 use crate::authz::test_policies::{from, methods, paths, policy, principals, texts, to};
 use crate::authz::{HttpAttributes, Listener, PolicyId, evaluate};
+use crate::http::head::Fields;
 
 /// Counts the rules that are asked.
 #[derive(Default)]
@@ -27,11 +28,15 @@ fn asked(rules: Vec<api::Rule>, principal: &str, path: &str) -> usize {
         principal: Some(principal),
         source_ip: peer,
         remote_ip: peer,
+        destination_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         destination_port: 8080,
+        sni: None,
         http: Some(HttpAttributes {
             method: "GET",
             path: path.as_bytes(),
             authority: b"API.shop",
+            fields: Fields::listed(&[]),
+            claims: None,
         }),
     };
     let mut asked = Asked::default();

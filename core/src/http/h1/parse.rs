@@ -92,10 +92,7 @@ pub(super) fn request<'a>(
         return Err(LOW_VERSION);
     }
     let Target { path, authority } = target::split(method, target.as_bytes())?;
-    let fields = Fields {
-        bytes,
-        spans: &table.spans,
-    };
+    let fields = Fields::read(bytes, &table.spans);
     let host = match facts.hosts {
         0 => return Err(MISSING_HOST),
         1 => fields.find(Known::Host).unwrap_or_default(),
@@ -193,10 +190,7 @@ pub(super) fn response<'a>(
             version,
             framing,
             keep_alive: persistent && framing != Framing::UntilClose,
-            fields: Fields {
-                bytes,
-                spans: &table.spans,
-            },
+            fields: Fields::read(bytes, &table.spans),
         },
         len,
     )))
@@ -222,10 +216,7 @@ pub(super) fn trailers<'a>(
         ));
     }
     Ok(Trailers {
-        fields: Fields {
-            bytes,
-            spans: &table.spans,
-        },
+        fields: Fields::read(bytes, &table.spans),
     })
 }
 
