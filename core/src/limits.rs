@@ -86,3 +86,14 @@ pub const SIGN_BACKOFF_MAX: Duration = Duration::from_secs(60);
 pub const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// Dates are held against the wall clock so often at least, since it may jump and stands still for no timer.
 pub const WALL_LOOK: Duration = Duration::from_secs(60);
+
+/// Bytes of a token. A head has no room for more than [`HEAD_MAX`]; what is larger comes from files.
+pub const TOKEN_MAX: usize = 256 * 1024;
+/// Objects and lists within each other in the JSON of tokens and keys. Protobuf, which reads them for Envoy: 100.
+pub const JSON_DEPTH_MAX: usize = 100;
+/// Bytes of a JWK set. One key with a chain of certificates has about 5 KiB.
+pub const JWKS_MAX: usize = 256 * 1024;
+/// Keys of a JWK set: a token without `kid` is tried with all of them, each for some 30 µs. Issuers publish two to five.
+pub const JWKS_KEYS_MAX: usize = 100;
+/// How far the clock of whoever made a token may be off (S-219). Envoy: `clock_skew_seconds` 60.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
