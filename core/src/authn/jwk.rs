@@ -10,7 +10,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
 use super::json;
-use super::jws::{Algorithm, Material};
+use super::jwa::{Algorithm, Material};
 use super::status::Status;
 use crate::limits::{JWKS_KEYS_MAX, JWKS_MAX};
 

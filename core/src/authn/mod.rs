@@ -2,6 +2,7 @@
 
 mod claims;
 mod json;
+pub mod jwa;
 pub mod jwk;
 pub mod jws;
 pub mod status;
