@@ -97,3 +97,11 @@ pub const JWKS_MAX: usize = 256 * 1024;
 pub const JWKS_KEYS_MAX: usize = 100;
 /// How far the clock of whoever made a token may be off (S-219). Envoy: `clock_skew_seconds` 60.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// Verified tokens that one proxy remembers. A token of an ordinary issuer has about 1 KiB.
+pub const TOKENS_CACHED_MAX: usize = 1024;
+/// Bytes of text of these tokens. What is remembered of a token is its payload, read: some five times as much.
+pub const TOKENS_CACHED_BYTES: usize = 1024 * 1024;
+/// Bytes of a token that is worth remembering; larger ones would push out all others.
+pub const TOKEN_CACHED_MAX: usize = 16 * 1024;
+/// Bytes of path and query that the realm of a refusal says. Envoy: the same (S-217).
+pub const REALM_PATH_MAX: usize = 256;
