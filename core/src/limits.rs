@@ -86,3 +86,12 @@ pub const SIGN_BACKOFF_MAX: Duration = Duration::from_secs(60);
 pub const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// Dates are held against the wall clock so often at least, since it may jump and stands still for no timer.
 pub const WALL_LOOK: Duration = Duration::from_secs(60);
+
+/// Rules of one RequestAuthentication (CRD: `maxItems` of `jwtRules`).
+pub const JWT_RULES_MAX: usize = 4096;
+/// Bytes of the `jwks` of one rule; an API server stores no larger object.
+pub const JWKS_LEN_MAX: usize = 1024 * 1024;
+/// Bytes of a `jwksUri` (CRD: `maxLength`).
+pub const JWKS_URI_LEN_MAX: usize = 2048;
+/// Claims of one rule that are split at spaces (CRD: `maxItems` of `spaceDelimitedClaims`).
+pub const SPACE_DELIMITED_CLAIMS_MAX: usize = 64;
