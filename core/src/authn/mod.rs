@@ -253,3 +253,6 @@ fn realm(request: &Presented<'_>) -> Vec<u8> {
     ]
     .concat()
 }
+
+#[cfg(test)]
+mod tests;
