@@ -16,6 +16,7 @@ pub mod id;
 mod index;
 pub mod listener;
 pub mod matcher;
+pub mod pattern;
 mod rule;
 pub mod template;
 #[cfg(test)]
