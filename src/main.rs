@@ -13,6 +13,7 @@ mod mesh;
 mod say;
 mod sidecar;
 mod up;
+mod validate;
 mod walkthrough;
 
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ enum Command {
     Sidecar(sidecar::Arguments),
     /// Starts a mesh on this machine from Kubernetes and Istio YAML. Stays until Ctrl-C.
     Up(up::Arguments),
+    /// Says whether Kubernetes and Istio YAML is valid, without a mesh, as `istioctl validate -f`.
+    Validate(validate::Arguments),
     /// Runs the commands of a walk-through and compares what they print.
     Walkthrough(walkthrough::Arguments),
 }
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Exec(arguments) => exec::run(arguments),
         Command::Sidecar(arguments) => sidecar::run(arguments),
         Command::Up(arguments) => up::run(arguments),
+        Command::Validate(arguments) => validate::run(arguments),
         Command::Walkthrough(arguments) => walkthrough::run(arguments),
     };
     match outcome {

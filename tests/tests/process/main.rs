@@ -11,3 +11,4 @@ mod running;
 mod secrets;
 mod sidecar_files;
 mod usage;
+mod validate;
