@@ -437,7 +437,7 @@ impl Mesh {
         let lines: Vec<(&[u8], &[u8])> = call
             .headers
             .iter()
-            .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+            .map(|(name, value)| (name.as_bytes(), value.trim().as_bytes()))
             .collect();
         // What an outbound proxy asks for in its ClientHello (S-152).
         let server_name = (mutual && caller.proxied).then(|| {
