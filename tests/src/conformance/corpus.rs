@@ -12,6 +12,7 @@ use std::sync::Arc;
 use meshward_core::api::load::yaml::{self, Node, Value};
 
 use super::cert::Spec;
+use super::pure;
 use super::tree::{Fault, Fields, fault, flag, list, number, text, texts};
 
 /// A file that cannot be read, or not be understood.
@@ -129,6 +130,8 @@ pub(super) enum Given {
         port: u16,
         client: Box<Client>,
     },
+    /// About a rule and no proxy.
+    Pure(pure::Question),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -151,6 +154,7 @@ fn expectations(given: &Given) -> &'static [&'static str] {
     match given {
         Given::EffectiveMtls { .. } => &["mode"],
         Given::AutoMtls { .. } => &["endpoints"],
+        Given::Pure(question) => question.expectations(),
         Given::TlsProbe { .. } => &[
             "handshake",
             "alert",
@@ -514,17 +518,20 @@ impl Check {
                 to.end()?;
                 given
             }
-            _ => {
-                return Ok(Self {
-                    id,
-                    line,
-                    kind,
-                    needs,
-                    rule,
-                    given: None,
-                    expect: BTreeMap::new(),
-                });
-            }
+            _ => match pure::Question::read(&kind, &mut fields)? {
+                Some(question) => Given::Pure(question),
+                None => {
+                    return Ok(Self {
+                        id,
+                        line,
+                        kind,
+                        needs,
+                        rule,
+                        given: None,
+                        expect: BTreeMap::new(),
+                    });
+                }
+            },
         };
         let node = fields.need("expect")?;
         fields.end()?;

@@ -244,7 +244,7 @@ fn json_of(node: &Node, authorities: &mut Authorities) -> Result<serde_json::Val
 
 /// Replaces `${CA:name}` and `${CAB64:name}`. The other substitutions stand for keys and files, which nothing that acts
 /// here takes.
-fn substitute(text: &str, authorities: &mut Authorities) -> Result<String, String> {
+pub(super) fn substitute(text: &str, authorities: &mut Authorities) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find("${") {

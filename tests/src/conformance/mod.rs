@@ -10,6 +10,7 @@ mod client;
 mod corpus;
 mod mesh;
 mod probe;
+mod pure;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,8 @@ use tree::plain_json;
 
 /// Features (FORMAT.md, "Needs") that the kinds which are run have.
 pub const FEATURES: &[&str] = &[
+    "access-log",
+    "analyzer",
     "audit",
     "authz",
     "detection-timeout",
@@ -42,7 +45,9 @@ pub const FEATURES: &[&str] = &[
     "path-normalization",
     "peer-auth",
     "raw-tls",
+    "spiffe-validation",
     "trust-domain",
+    "xfcc",
 ];
 
 /// What to run.
@@ -291,6 +296,11 @@ fn judge(case: &Case, check: &Check, authorities: &mut Authorities) -> Verdict {
     let Some(given) = &check.given else {
         return Verdict::Skipped(format!("kind {}", check.kind));
     };
+    if let Given::Pure(question) = given
+        && let Some(kind) = question.unjudged()
+    {
+        return Verdict::Skipped(format!("kind {kind}"));
+    }
     let expected = |name: &str| check.expect.get(name).map(plain_json);
     let found = find(case, given, &expected, authorities);
     let all = check
@@ -340,6 +350,7 @@ fn find(
     authorities: &mut Authorities,
 ) -> Result<BTreeMap<&'static str, Json>, String> {
     match given {
+        Given::Pure(question) => question.answer(authorities, &mut mesh::substitute),
         Given::EffectiveMtls { workload, port } => {
             let workload = workload_of(case, workload)?;
             let rules = Rules::of(case, Scope::Modes, authorities)?;
