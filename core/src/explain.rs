@@ -70,7 +70,9 @@ pub enum QuestionError {
     Host(String),
     #[error("`{0}` is no method: letters, digits and -._ are")]
     Method(String),
-    #[error("the path `{0}` has a blank or a byte outside of ASCII; write it as it is sent, %20 for a blank")]
+    #[error(
+        "the path `{0}` has a blank or a byte outside of ASCII; write it as it is sent, %20 for a blank"
+    )]
     Path(String),
     /// The name of the header, or the whole of it where it has none; never its value.
     #[error("`{0}` is no header; write NAME: VALUE")]
@@ -270,7 +272,10 @@ fn meant(mesh: &Mesh, question: &Question, namespace: &str) -> Result<SocketAddr
         }
         Err(_) => {
             let found = mesh.resolve(&question.host, namespace);
-            *found.as_ref().and_then(|ips| ips.first()).ok_or_else(unknown)?
+            *found
+                .as_ref()
+                .and_then(|ips| ips.first())
+                .ok_or_else(unknown)?
         }
     };
     Ok(SocketAddr::new(ip, question.port))

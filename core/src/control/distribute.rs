@@ -18,9 +18,7 @@ use crate::api::authorization_policy::AuthorizationPolicy;
 use crate::api::mesh_config::MeshConfig;
 use crate::api::peer_authentication::PeerAuthentication;
 use crate::snapshot::compile::{CompileError, InboundSource, Sources, snapshot};
-use crate::snapshot::mtls::{
-    EndpointFacts, Modes, Plain, effective_modes, namespace_mode, plain,
-};
+use crate::snapshot::mtls::{EndpointFacts, Modes, Plain, effective_modes, namespace_mode, plain};
 use crate::snapshot::select::{Workload, by_age};
 use crate::snapshot::{ClientTls, Cluster, Endpoint, Endpoints, Outbound, OutboundPort, Snapshot};
 use crate::spiffe::istio_identity;

@@ -186,7 +186,9 @@ impl Mesh {
 
     /// The pod that has this address.
     pub fn pod_at(&self, address: IpAddr) -> Option<&PodFacts> {
-        self.pods.values().find(|pod| IpAddr::V4(pod.address) == address)
+        self.pods
+            .values()
+            .find(|pod| IpAddr::V4(pod.address) == address)
     }
 
     /// By namespace and name.

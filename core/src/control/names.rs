@@ -178,10 +178,14 @@ fn display(form: Form, name: &str, namespace: &str) -> String {
     }
 }
 
-/// The most similar of `names` to `wanted`, the best first; a few.
+/// The most similar of `names` to `wanted`, the best first; a few. Their first labels count as names of their own.
 pub fn nearest(wanted: &str, names: impl Iterator<Item = String>) -> Vec<String> {
     let mut near: Vec<(usize, String)> = names
-        .map(|name| (distance(wanted, &name), name))
+        .map(|name| {
+            let first = name.split('.').next().unwrap_or_default();
+            let edits = distance(wanted, &name).min(distance(wanted, first));
+            (edits, name)
+        })
         .collect();
     near.sort();
     near.truncate(NEAREST);

@@ -63,9 +63,7 @@ impl Fate {
         let no_connection = Flags::UF.with(Flags::URX);
         match (self, as_http) {
             (Self::Passes, true) => Log::new(200, Flags::NONE, "via_upstream"),
-            (Self::Answered { status, .. }, true) => {
-                Log::new(*status, Flags::NONE, "via_upstream")
-            }
+            (Self::Answered { status, .. }, true) => Log::new(*status, Flags::NONE, "via_upstream"),
             (Self::Reset { .. }, true) => Log::new(503, Flags::UC, ENDED),
             (Self::NoHandshake { .. } | Self::Refused { .. }, true) => {
                 Log::new(503, no_connection, NO_CONNECTION)

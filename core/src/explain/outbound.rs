@@ -134,7 +134,13 @@ fn through_sidecar(
     let Some(door) = snapshot.outbound.door(meant) else {
         let summary = "no listener of the client's sidecar takes the call";
         let flags = Flags::NR;
-        return Ok(answered(outbound, 0, "filter_chain_not_found", flags, summary));
+        return Ok(answered(
+            outbound,
+            0,
+            "filter_chain_not_found",
+            flags,
+            summary,
+        ));
     };
     outbound.door = Some(name_of(door, &snapshot.outbound, meant));
     let head = question.head();
@@ -284,7 +290,7 @@ fn protection(plane: &Plane, cluster: &Cluster, way: &Way) -> Protection {
     if let Some((tls, _)) = &way.tls {
         return Protection {
             mutual_tls: true,
-            reason: "auto mTLS: the endpoint has a sidecar whose port takes it".into(),
+            reason: "the endpoint has a sidecar, and its port takes it (auto mTLS)".into(),
             origin: None,
             sni: Some(tls.sni.clone()),
             expects: tls.subject_alt_names.clone(),

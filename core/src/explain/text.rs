@@ -63,7 +63,10 @@ impl fmt::Display for Account {
                 lines.heading("at the other endpoints")?;
             }
             let rule = other.rule.as_ref().map_or("", |rule| &rule.id);
-            let text = format!("{:03}  {} {}  {rule}", other.status, other.pod, other.address);
+            let text = format!(
+                "{:03}  {} {}  {rule}",
+                other.status, other.pod, other.address
+            );
             lines.line("", text.trim_end())?;
         }
         Ok(())
@@ -83,7 +86,10 @@ impl Account {
         lines.line("client", from)?;
         match &outbound.service {
             Some(service) => {
-                lines.line("meant", format_args!("{}, service {service}", outbound.meant))?;
+                lines.line(
+                    "meant",
+                    format_args!("{}, service {service}", outbound.meant),
+                )?;
             }
             None => lines.line("meant", &outbound.meant)?,
         }
@@ -103,7 +109,10 @@ impl Account {
                 "plaintext"
             };
             let origin = at(protection.origin.as_deref());
-            lines.line("speaks", format_args!("{how}: {}{origin}", protection.reason))?;
+            lines.line(
+                "speaks",
+                format_args!("{how}: {}{origin}", protection.reason),
+            )?;
             lines.more("sni", protection.sni.as_ref())?;
             if !protection.expects.is_empty() {
                 lines.line("expects", protection.expects.join(", "))?;
@@ -165,7 +174,11 @@ impl fmt::Display for RuleAccount {
         for miss in &self.misses {
             let patterns = miss.patterns.join(", ");
             let (field, actual) = (&miss.field, &miss.actual);
-            write!(f, "\n  {:NAMES$}    {field} [{patterns}] against {actual}", "")?;
+            write!(
+                f,
+                "\n  {:NAMES$}    {field} [{patterns}] against {actual}",
+                ""
+            )?;
         }
         Ok(())
     }
@@ -175,7 +188,13 @@ impl fmt::Display for RuleAccount {
 impl fmt::Display for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-        write!(f, "{} {} {}", self.status, self.flags, or_dash(&self.details))?;
+        write!(
+            f,
+            "{} {} {}",
+            self.status,
+            self.flags,
+            or_dash(&self.details)
+        )?;
         if let Some(termination) = &self.termination {
             write!(f, " {termination}")?;
         }

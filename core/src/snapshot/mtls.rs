@@ -438,11 +438,14 @@ mod tests {
     #[test]
     fn the_mesh_the_namespace_and_the_location_switch_it_off_for_all() {
         let endpoints = [endpoint(true, Strict)];
-        let with =
-            |auto, external, namespace| plain(auto, external, false, namespace, &endpoints);
+        let with = |auto, external, namespace| plain(auto, external, false, namespace, &endpoints);
         assert_eq!(with(true, false, Unset), [None]);
         assert_eq!(with(false, false, Permissive), [Some(Plain::Off)], "S-60");
-        assert_eq!(with(true, true, Permissive), [Some(Plain::External)], "S-270");
+        assert_eq!(
+            with(true, true, Permissive),
+            [Some(Plain::External)],
+            "S-270"
+        );
         let disabled = [Some(Plain::NamespaceDisabled)];
         assert_eq!(with(true, false, Disable), disabled, "S-61");
     }
