@@ -309,7 +309,7 @@ fn a_question_that_cannot_be_asked_says_why() {
         &["--from", "sleep", "--to", "catalog", "GET", "/"],
         65,
         "error: no service or pod `catalog`, as seen from namespace `default`; nearest: catalog.istioinaction, \
-         docs.istioinaction, webapp.istioinaction, docs-on-the-way.istioinaction\n",
+         webapp.istioinaction, docs.istioinaction, docs-on-the-way.istioinaction\n",
     );
     refuses(
         &[
