@@ -585,6 +585,7 @@ impl Reading {
                 records: listener.access_log.is_some(),
                 authorization_policies: Arc::new(resources.authorization_policies.clone()),
                 peer_authentications: Arc::new(resources.peer_authentications.clone()),
+                request_authentications: Arc::new(resources.request_authentications.clone()),
             });
             logs.push(listener.access_log.clone());
         }

@@ -15,6 +15,7 @@ use crate::api::load::Refused;
 use crate::api::mesh_config::MeshConfig;
 use crate::api::meta::Origin;
 use crate::api::object::{Key, Object};
+use crate::authn;
 use crate::authz::Layer;
 use crate::authz::compile::compile;
 use crate::clock::UnixTime;
@@ -279,6 +280,12 @@ fn rule_warnings(store: &Store, config: &MeshConfig) -> Vec<Finding> {
             let message = format!("{}: {}", finding.rule, finding.problem);
             let hint = "until it is corrected the rule denies more, or allows less";
             warnings.push(doubt(finding.rule.origin(), message, hint));
+        }
+    }
+    for policy in store.request_authentications() {
+        for finding in authn::compile(&[policy]).findings() {
+            let hint = "until it is corrected more requests are refused, or less is passed on";
+            warnings.push(doubt(&finding.origin, finding.problem.clone(), hint));
         }
     }
     warnings
