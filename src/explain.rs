@@ -174,7 +174,7 @@ pub(crate) fn answer(
     plane: &mut Plane,
     question: &Question,
 ) -> Result<(String, serde_json::Value), Failure> {
-    let account: Account = explain(plane, question).map_err(|e| match e {
+    let account: Account = explain(plane, question, machine::now()).map_err(|e| match e {
         ExplainError::Workload(_) | ExplainError::Host { .. } => {
             Failure::Data(vec![format!("error: {e}")])
         }

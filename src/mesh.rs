@@ -3,6 +3,7 @@
 mod apps;
 mod certificates;
 mod describe;
+mod digest;
 mod directory;
 mod edge;
 pub(crate) mod entry;

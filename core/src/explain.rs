@@ -16,11 +16,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 pub use account::{
-    Account, Asked, By, Inbound, Log, Miss, Mode, Other, Outbound, Party, Protection, RuleAccount,
-    RuleName, Sees, Verdict,
+    Account, Asked, Authentication, By, Inbound, JwtRule, Log, Miss, Mode, Other, Outbound, Party,
+    Protection, RuleAccount, RuleName, Sees, TokenFound, Verdict,
 };
 
 use crate::api::meta::Origin;
+use crate::clock::UnixTime;
 use crate::control::mesh::{Arrival, Mesh, PodFacts};
 use crate::control::names::WorkloadError;
 use crate::control::plane::{Plane, SnapshotError};
@@ -160,15 +161,16 @@ impl Question {
         head.into_bytes()
     }
 
-    /// What must not be said back: credentials, without the name of their scheme.
+    /// What must not be said back: credentials without the name of their scheme, and what has the form of a token.
     fn secrets(&self) -> Vec<&str> {
-        let lines = self.headers.iter();
-        lines
-            .filter(|(name, _)| {
-                name.eq_ignore_ascii_case("authorization") || name.eq_ignore_ascii_case("cookie")
-            })
-            .filter_map(|(_, value)| value.reveal().split_whitespace().next_back())
-            .collect()
+        let lines = self.headers.iter().filter_map(|(name, value)| {
+            let value = value.reveal().split_whitespace().next_back()?;
+            let is_token = value.len() > 8 && value.bytes().filter(|b| *b == b'.').count() == 2;
+            let known = ["authorization", "cookie"];
+            let is_known = known.iter().any(|known| name.eq_ignore_ascii_case(known));
+            (is_known || is_token).then_some(value)
+        });
+        lines.collect()
     }
 }
 
@@ -194,7 +196,12 @@ fn split_host(to: &str) -> Option<(String, u16)> {
 }
 
 /// Answers a question by the state that `plane` holds. Takes it mutably because snapshots are made as they are asked for.
-pub fn explain(plane: &mut Plane, question: &Question) -> Result<Account, ExplainError> {
+/// `now` is held against the times of tokens.
+pub fn explain(
+    plane: &mut Plane,
+    question: &Question,
+    now: UnixTime,
+) -> Result<Account, ExplainError> {
     let mesh = Arc::clone(plane.mesh());
     let client = mesh.find_workload(&question.from, question.namespace.as_deref())?;
     let meant = meant(&mesh, question, &client.namespace)?;
@@ -206,7 +213,7 @@ pub fn explain(plane: &mut Plane, question: &Question) -> Result<Account, Explai
     let mut ends = Vec::new();
     if let Departure::To { ways, head, .. } = &departure {
         for way in ways.iter().take(EXPLAINED_ENDPOINTS_MAX) {
-            ends.push(inbound(plane, client, way, head, question)?);
+            ends.push(inbound(plane, client, way, head, question, now)?);
         }
     }
     let ends: Vec<_> = ends

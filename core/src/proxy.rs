@@ -147,7 +147,12 @@ pub(crate) fn forwarded(
     };
     let mut bytes = Vec::new();
     let mut rng = Rng::new([0; 32], Purpose::RequestId);
-    rewrite::request(head, path, &facts, None, &mut rng, &mut bytes);
+    let passed = rewrite::Passed {
+        head,
+        path,
+        fields: head.lines(),
+    };
+    rewrite::request(passed, &facts, None, &mut rng, &mut bytes);
     bytes
 }
 

@@ -75,6 +75,26 @@ pub(crate) struct Sidecar {
     pub(crate) seat: Seat,
     pub(crate) member: Member,
     pub(crate) certificates: Certificates,
+    /// What it was told last.
+    pub(crate) sent: Configured,
+    /// What it is known to decide by.
+    pub(crate) in_force: Option<Configured>,
+}
+
+/// One snapshot of a sidecar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Configured {
+    /// Grows with each change of the mesh.
+    pub(crate) version: u64,
+    /// The digest of the policies that count at it.
+    pub(crate) policies: String,
+}
+
+impl Sidecar {
+    /// It decides by what it was told last.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.in_force.as_ref() == Some(&self.sent)
+    }
 }
 
 /// What all pods use.

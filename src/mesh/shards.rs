@@ -168,14 +168,15 @@ impl Shards {
         }
     }
 
-    /// Waits until every worker has taken over what it was told before. `false`: one did not within `patience`.
-    pub(crate) fn settle(&self, patience: Duration) -> bool {
+    /// Waits until every worker has taken over what it was told before; which of them have, within `patience`.
+    pub(crate) fn settle(&self, patience: Duration) -> Vec<bool> {
         let answers: Vec<_> = self.workers.iter().map(|w| w.settled()).collect();
         let end = std::time::Instant::now() + patience;
-        answers.iter().all(|answer| {
+        let settled = answers.iter().map(|answer| {
             let left = end.saturating_duration_since(std::time::Instant::now());
             answer.recv_timeout(left).is_ok()
-        })
+        });
+        settled.collect()
     }
 
     pub(crate) fn drain(&self, grace: Duration) {

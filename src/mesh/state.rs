@@ -25,12 +25,13 @@ use tokio::task::JoinHandle;
 
 use super::apps::{AppHandle, AppKind, Death};
 use super::certificates::Certificates;
+use super::digest::{Policies, policy_digest};
 use super::directory::Directory;
 use super::edge::Edge;
 use super::folder::Taken;
 use super::identities::{Identities, Member, News, random};
 use super::listening;
-use super::pods::{Doors, Ground, Pod, Prepared, Sidecar, called};
+use super::pods::{Configured, Doors, Ground, Pod, Prepared, Sidecar, called};
 use super::protocol::{Answer, Ask, FileText, Workload};
 use super::running::Event;
 use super::shards::{Seat, Shards};
@@ -87,6 +88,7 @@ struct NewSidecar {
     identity: Option<Arc<Identity>>,
     certificates: Certificates,
     snapshot: Arc<Snapshot>,
+    configured: Configured,
 }
 
 /// A change that can be taken over.
@@ -95,7 +97,7 @@ struct Change {
     /// Pods that run and get doors, labels or kinds of ports.
     changed: Vec<(PodKey, PodFacts, Doors)>,
     /// For pods that run.
-    snapshots: BTreeMap<PodKey, Arc<Snapshot>>,
+    snapshots: BTreeMap<PodKey, (Arc<Snapshot>, Configured)>,
     gone: Vec<PodKey>,
 }
 
@@ -257,7 +259,7 @@ impl State {
                 warnings.extend(self.set_log(&config, pod).err());
             }
         }
-        if !self.shards.settle(SETTLE_PATIENCE) {
+        if !self.settle(SETTLE_PATIENCE) {
             let seconds = SETTLE_PATIENCE.as_secs();
             warnings.push(format!(
                 "a worker has not taken over the change in {seconds} s"
@@ -267,6 +269,17 @@ impl State {
         // The keeper is there as long as this is asked.
         let _ = self.events.send(Event::Changed);
         Ok(warnings)
+    }
+
+    /// Waits until sidecars decide by what they were told, and notes which do. `false`: some do not within `patience`.
+    pub(super) fn settle(&mut self, patience: Duration) -> bool {
+        let settled = self.shards.settle(patience);
+        for sidecar in self.pods.values_mut().filter_map(|p| p.sidecar.as_mut()) {
+            if settled.get(sidecar.seat.worker) == Some(&true) && !sidecar.is_synced() {
+                sidecar.in_force = Some(sidecar.sent.clone());
+            }
+        }
+        settled.iter().all(|settled| *settled)
     }
 
     /// What cannot be changed under pods that run.
@@ -345,6 +358,12 @@ impl State {
             }
         }
         let snapshot = |e: &dyn std::fmt::Display| Failure::Data(vec![e.to_string()]);
+        let policies = Policies::new(next.store(), next.mesh_config());
+        let version = next.version();
+        let configured = |facts: &PodFacts| Configured {
+            version,
+            policies: policy_digest(&policies, facts),
+        };
         for (key, pod) in &self.pods {
             let Some(facts) = mesh.pod(key) else {
                 change.gone.push(key.clone());
@@ -362,7 +381,9 @@ impl State {
                     .flatten(),
             );
             let made = next.snapshot(key, &wiring).map_err(|e| snapshot(&e))?;
-            change.snapshots.insert(key.clone(), made);
+            change
+                .snapshots
+                .insert(key.clone(), (made, configured(facts)));
         }
         let sidecars = change.new.iter().filter(|n| n.prepared.facts.sidecar);
         let progress = progress(sidecars.count());
@@ -373,6 +394,7 @@ impl State {
             let key = new.prepared.facts.key();
             let made = next.snapshot(&key, &new.prepared.wiring());
             let made = made.map_err(|e| snapshot(&e))?;
+            let made = (made, configured(&new.prepared.facts));
             new.sidecar = Some(self.identify(next, &key, &new.prepared, made)?);
             progress.inc(1);
         }
@@ -385,7 +407,7 @@ impl State {
         next: &Plane,
         key: &PodKey,
         prepared: &Prepared,
-        snapshot: Arc<Snapshot>,
+        (snapshot, configured): (Arc<Snapshot>, Configured),
     ) -> Result<NewSidecar, Failure> {
         let nobody =
             || Failure::Machine(format!("pod {} has no identity", called(&prepared.facts)));
@@ -397,6 +419,7 @@ impl State {
             identity: news.identity,
             certificates: prepared.certificates(),
             snapshot,
+            configured,
         })
     }
 
@@ -427,10 +450,11 @@ impl State {
                 started.push(key);
             }
         }
-        for (key, snapshot) in change.snapshots {
-            if let Some(pod) = self.pods.get(&key)
-                && let Some(sidecar) = &pod.sidecar
+        for (key, (snapshot, configured)) in change.snapshots {
+            if let Some(pod) = self.pods.get_mut(&key)
+                && let Some(sidecar) = &mut pod.sidecar
             {
+                sidecar.sent = configured;
                 self.shards.input(sidecar.seat, Input::Snapshot(snapshot));
             }
         }
@@ -479,6 +503,8 @@ impl State {
                     seat,
                     member: sidecar.member,
                     certificates: sidecar.certificates,
+                    sent: sidecar.configured,
+                    in_force: None,
                 })
             }
         };

@@ -148,12 +148,21 @@ pub fn load_objects(
 
 /// Reads which objects texts name, for their removal: `apiVersion`, `kind` and `metadata` alone count.
 ///
-/// A kind that no mesh holds is an error, as are two of one key.
+/// What [`load_objects`] passes over is passed over here too; any other kind that no mesh holds is an error, as are two of
+/// one key.
 pub fn load_keys(texts: &[Text], default_namespace: &str) -> Result<Vec<Key>, Refused> {
+    load_keys_and_warnings(texts, default_namespace).map(|(keys, _)| keys)
+}
+
+/// As [`load_keys`], with a warning for each resource that was passed over.
+pub fn load_keys_and_warnings(
+    texts: &[Text],
+    default_namespace: &str,
+) -> Result<(Vec<Key>, Vec<Finding>), Refused> {
     let mut loader = Loader::new(Goal::Keys, default_namespace);
     let findings = run(&mut loader, texts, Purpose::Enforce, false);
     refuse_errors(&findings)?;
-    Ok(loader.keys)
+    Ok((loader.keys, findings))
 }
 
 fn load(texts: &[Text], default_namespace: &str, purpose: Purpose) -> Loaded {

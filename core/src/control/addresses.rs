@@ -79,6 +79,12 @@ impl Addresses {
         }
     }
 
+    /// The same without the address of this pod, which the next to ask does not get.
+    pub fn without_pod(mut self, name: &Name) -> Self {
+        self.pods.by_name.remove(name);
+        self
+    }
+
     pub fn pod(&self, name: &Name) -> Option<Ipv4Addr> {
         match self.pods.by_name.get(name)? {
             IpAddr::V4(address) => Some(*address),

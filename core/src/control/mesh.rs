@@ -12,7 +12,7 @@ use super::store::Store;
 use super::{doubt, refusal};
 use crate::accept::PortKind;
 use crate::api::finding::Finding;
-use crate::api::kube::{ClusterIp, Container, PodSpec, Service, ServicePort, TargetPort};
+use crate::api::kube::{ClusterIp, Container, Service, ServicePort, TargetPort};
 use crate::api::meta::{Labels, Meta, Origin, ValuePlace};
 use crate::limits;
 use crate::snapshot::select::by_age;
@@ -135,7 +135,20 @@ impl Mesh {
     ///
     /// Errors: pods of one name, one address for two, too many pods, a port that is an entry of the mesh.
     pub fn build(store: &Store, former: &Addresses) -> Result<(Self, Addresses), Vec<Finding>> {
-        let mut builder = Builder::default();
+        Self::build_beside(store, former, &Standing::default())
+    }
+
+    /// The same where pods of `standing` stay as they were made: those of a Deployment keep its former template, and every
+    /// one keeps its sidecar, or goes without.
+    pub fn build_beside(
+        store: &Store,
+        former: &Addresses,
+        standing: &Standing<'_>,
+    ) -> Result<(Self, Addresses), Vec<Finding>> {
+        let mut builder = Builder {
+            standing: *standing,
+            ..Builder::default()
+        };
         builder.namespaces(store);
         let drafts = builder.drafts(store);
         let services: Vec<&Service> = store.services().collect();
@@ -202,6 +215,22 @@ impl Mesh {
     }
 }
 
+/// Pods that are there already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Standing<'a> {
+    /// `None`: there are none.
+    pub mesh: Option<&'a Mesh>,
+    /// These are made anew.
+    pub but: &'a [PodKey],
+}
+
+impl<'a> Standing<'a> {
+    fn pod(&self, key: &PodKey, owner: Option<&str>) -> Option<&'a PodFacts> {
+        let facts = self.mesh?.pod(key)?;
+        (facts.owner.as_deref() == owner && !self.but.contains(key)).then_some(facts)
+    }
+}
+
 /// A pod before it has an address.
 struct Draft<'a> {
     key: PodKey,
@@ -209,7 +238,9 @@ struct Draft<'a> {
     labels: &'a Labels,
     annotations: &'a Labels,
     annotation_places: &'a BTreeMap<String, ValuePlace>,
-    spec: &'a PodSpec,
+    service_account: &'a str,
+    containers: &'a [Container],
+    host_network: bool,
     ip: Option<Ipv4Addr>,
     sidecar: bool,
     origin: &'a Origin,
@@ -240,6 +271,7 @@ fn want_of(service: &Service) -> Option<Want> {
 
 #[derive(Default)]
 struct Builder<'a> {
+    standing: Standing<'a>,
     namespace_labels: BTreeMap<&'a str, &'a Labels>,
     pods: BTreeMap<PodKey, PodFacts>,
     services: BTreeMap<PodKey, ServiceFacts>,
@@ -286,19 +318,35 @@ impl<'a> Builder<'a> {
                     namespace: deployment.meta.namespace.clone(),
                     name: format!("{}-{number}", deployment.meta.name),
                 };
+                let spec = &deployment.spec;
                 let draft = Draft {
                     key,
                     owner: Some(&deployment.meta.name),
                     labels: &deployment.labels,
                     annotations: &deployment.annotations,
                     annotation_places: &deployment.annotation_places,
-                    spec: &deployment.spec,
+                    service_account: &spec.service_account,
+                    containers: &spec.containers,
+                    host_network: spec.host_network,
                     ip: None,
                     sidecar: false,
                     origin: &deployment.meta.origin,
                 };
                 let sidecar = *sidecar.get_or_insert_with(|| self.inject(&draft));
-                self.draft(Draft { sidecar, ..draft }, &mut drafts);
+                let draft = match self.standing.pod(&draft.key, draft.owner) {
+                    None => Draft { sidecar, ..draft },
+                    Some(facts) => Draft {
+                        labels: &facts.labels,
+                        annotations: &facts.annotations,
+                        annotation_places: &facts.annotation_places,
+                        service_account: &facts.service_account,
+                        containers: &facts.containers,
+                        sidecar: facts.sidecar,
+                        origin: &facts.origin,
+                        ..draft
+                    },
+                };
+                self.draft(draft, &mut drafts);
             }
         }
         for pod in store.pods() {
@@ -315,12 +363,16 @@ impl<'a> Builder<'a> {
                 labels: &pod.meta.labels,
                 annotations: &pod.meta.annotations,
                 annotation_places: &pod.annotation_places,
-                spec: &pod.spec,
+                service_account: &pod.spec.service_account,
+                containers: &pod.spec.containers,
+                host_network: pod.spec.host_network,
                 ip: pod.ip,
                 sidecar: false,
                 origin: &pod.meta.origin,
             };
             let sidecar = self.inject(&draft);
+            let standing = self.standing.pod(&draft.key, None);
+            let sidecar = standing.map_or(sidecar, |facts| facts.sidecar);
             self.draft(Draft { sidecar, ..draft }, &mut drafts);
         }
         drafts
@@ -355,7 +407,7 @@ impl<'a> Builder<'a> {
             namespace_labels: self.namespace_labels.get(namespace).unwrap_or(&&none),
             labels: draft.labels,
             annotations: draft.annotations,
-            host_network: draft.spec.host_network,
+            host_network: draft.host_network,
         });
         if let Some((message, hint)) = injection.doubt {
             self.warnings.push(doubt(draft.origin, message, hint));
@@ -375,7 +427,7 @@ impl<'a> Builder<'a> {
                 self.by_label.entry(label).or_default().insert(key.clone());
             }
             let mut ports: Vec<PodPort> = Vec::new();
-            for port in draft.spec.containers.iter().flat_map(|c| &c.ports) {
+            for port in draft.containers.iter().flat_map(|c| &c.ports) {
                 if ports.iter().all(|known| known.port != port.port) {
                     ports.push(PodPort {
                         port: port.port,
@@ -395,12 +447,12 @@ impl<'a> Builder<'a> {
                 labels: draft.labels.clone(),
                 annotations: draft.annotations.clone(),
                 annotation_places: draft.annotation_places.clone(),
-                service_account: draft.spec.service_account.clone(),
+                service_account: draft.service_account.to_owned(),
                 address,
                 sidecar: draft.sidecar,
                 tls_mode_istio,
                 ports,
-                containers: draft.spec.containers.clone(),
+                containers: draft.containers.to_vec(),
                 origin: draft.origin.clone(),
             };
             self.pods.insert(key, facts);

@@ -7,14 +7,14 @@ use super::addresses::Addresses;
 use super::distribute::Distribution;
 pub use super::distribute::{SnapshotError, Wiring};
 pub use super::mesh::PodKey;
-use super::mesh::{Mesh, ServiceFacts, ServicePortFacts};
+use super::mesh::{Mesh, PodFacts, ServiceFacts, ServicePortFacts, Standing};
 use super::store::{Change, NotFoundError, Outcome, Store};
 use super::{doubt, refusal};
 use crate::api::finding::Finding;
 use crate::api::load::Refused;
 use crate::api::mesh_config::MeshConfig;
 use crate::api::meta::Origin;
-use crate::api::object::{Key, Object};
+use crate::api::object::{Key, Kind, Object};
 use crate::authn;
 use crate::authz::Layer;
 use crate::authz::compile::compile;
@@ -37,6 +37,8 @@ pub struct Plane {
     warnings: Vec<Finding>,
     version: u64,
     distribution: Distribution,
+    /// Pods stay as they were made.
+    keeps_pods: bool,
 }
 
 /// Why a deletion changed nothing.
@@ -67,7 +69,44 @@ impl Plane {
             config,
             warnings: Vec::new(),
             version: 1,
+            keeps_pods: false,
         }
+    }
+
+    /// From now on pods stay as they were made until they are [renewed](Self::renew), as in a cluster: what becomes of the
+    /// template of their Deployment, or of labels that ask for a sidecar, is for those that are made then.
+    pub fn keep_pods(&mut self) {
+        self.keeps_pods = true;
+    }
+
+    /// Makes pods of Deployments anew: of today's template, with a sidecar if today's labels say so, at another address
+    /// than before. Others, and what is no pod, are left alone. On an error nothing has changed.
+    pub fn renew(&mut self, pods: &[PodKey]) -> Result<(), Refused> {
+        let is_owned = |key: &&PodKey| self.mesh.pod(key).is_some_and(|pod| pod.owner.is_some());
+        let pods: Vec<PodKey> = pods.iter().filter(is_owned).cloned().collect();
+        let mut addresses = self.addresses.clone();
+        for PodKey { namespace, name } in &pods {
+            addresses = addresses.without_pod(&(namespace.clone(), name.clone()));
+        }
+        self.adopt(self.store.clone(), &addresses, &pods)
+    }
+
+    /// Whether a pod of a Deployment is of another template than the Deployment has now.
+    pub fn is_outdated(&self, pod: &PodFacts) -> bool {
+        let Some(owner) = &pod.owner else {
+            return false;
+        };
+        let key = Key {
+            kind: Kind::Deployment,
+            namespace: pod.namespace.clone(),
+            name: owner.clone(),
+        };
+        let Some(Object::Deployment(now)) = self.store.get(&key) else {
+            return false;
+        };
+        (&now.labels, &now.annotations) != (&pod.labels, &pod.annotations)
+            || now.spec.service_account != pod.service_account
+            || now.spec.containers != pod.containers
     }
 
     /// As [`new`](Self::new), with pods in the `size` addresses from `first`: for meshes that share one host.
@@ -96,7 +135,7 @@ impl Plane {
             return Err(refused(findings));
         }
         if outcomes.iter().any(|outcome| changed(&outcome)) {
-            self.adopt(store)?;
+            self.adopt(store, &self.addresses.clone(), &[])?;
         }
         Ok(outcomes)
     }
@@ -107,7 +146,7 @@ impl Plane {
         let mut store = self.store.clone();
         let outcomes = store.delete(keys)?;
         if !outcomes.is_empty() {
-            self.adopt(store)?;
+            self.adopt(store, &self.addresses.clone(), &[])?;
         }
         Ok(outcomes)
     }
@@ -165,8 +204,19 @@ impl Plane {
         istio_identity(domain, &pod.namespace, Some(&pod.service_account)).ok()
     }
 
-    fn adopt(&mut self, store: Store) -> Result<(), Refused> {
-        let (mesh, addresses) = Mesh::build(&store, &self.addresses).map_err(refused)?;
+    /// `renewed`: pods that are made anew although they are kept else.
+    fn adopt(
+        &mut self,
+        store: Store,
+        addresses: &Addresses,
+        renewed: &[PodKey],
+    ) -> Result<(), Refused> {
+        let standing = Standing {
+            mesh: self.keeps_pods.then_some(&*self.mesh),
+            but: renewed,
+        };
+        let built = Mesh::build_beside(&store, addresses, &standing);
+        let (mesh, addresses) = built.map_err(refused)?;
         let mut warnings = mesh.warnings().to_vec();
         let mut config = (MeshConfig::default(), None);
         for (meta, read) in store.mesh_configs() {
@@ -198,6 +248,7 @@ impl Plane {
             warnings,
             version,
             distribution,
+            keeps_pods: self.keeps_pods,
         };
         Ok(())
     }

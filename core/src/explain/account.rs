@@ -119,6 +119,8 @@ pub struct Inbound {
     /// What the accept matrix says (S-25).
     pub accepts: Option<&'static str>,
     pub sees: Option<Sees>,
+    /// What became of tokens; `None`: it is not read as HTTP, or no RequestAuthentication is in force.
+    pub authentication: Option<Authentication>,
     /// One clause, where a policy or a mode is the reason for the outcome.
     pub reason: Option<String>,
     /// Every rule that was asked, in the order of asking: AUDIT, DENY, ALLOW.
@@ -146,6 +148,36 @@ pub struct Sees {
     pub sni: Option<String>,
     /// Normalised, without the query: what `paths` are held against. `None`: it is not read as HTTP.
     pub path: Option<String>,
+}
+
+/// What RequestAuthentication made of the request (S-210 to S-212).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Authentication {
+    /// One clause.
+    pub outcome: String,
+    /// In the order in which they were asked.
+    pub rules: Vec<JwtRule>,
+}
+
+/// One rule of a RequestAuthentication.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JwtRule {
+    pub issuer: String,
+    /// `file:line`.
+    pub origin: String,
+    /// `verified`, or the text of the refusal (S-218).
+    pub outcome: &'static str,
+    pub tokens: Vec<TokenFound>,
+}
+
+/// Where a token was found, and what became of it. Never the token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenFound {
+    pub place: String,
+    pub outcome: &'static str,
 }
 
 /// One rule and what it said.

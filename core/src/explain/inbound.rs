@@ -1,13 +1,17 @@
 //! The way in to the server: what its sidecar makes of the first bytes, and what its rules say.
 
-use super::account::{By, Inbound, Log, Miss, Mode, RuleAccount, Sees};
+use super::account::{
+    Authentication, By, Inbound, JwtRule, Log, Miss, Mode, RuleAccount, Sees, TokenFound,
+};
 use super::outbound::{Way, answers_grpc, name_of_policy};
 use super::{Question, called, party, place, read};
 use crate::accept::{self, Accept, FirstBytes, PortKind, first_plain_kind};
 use crate::api::authorization_policy::Action;
 use crate::api::peer_authentication::PeerAuthentication;
-use crate::authz::Explanation;
-use crate::authz::explanation::{Outcome, RuleTrace};
+use crate::authn::status::Status;
+use crate::authn::{self, Cache, End};
+use crate::authz::explanation::{Explanation, Outcome, RuleTrace};
+use crate::clock::UnixTime;
 use crate::control::mesh::PodFacts;
 use crate::control::plane::{Plane, SnapshotError, Wiring};
 use crate::decide::{self, Caller, Request, Verdict};
@@ -85,6 +89,7 @@ pub(super) fn inbound(
     way: &Way,
     head: &[u8],
     question: &Question,
+    now: UnixTime,
 ) -> Result<(Option<Inbound>, Fate), SnapshotError> {
     let mesh = std::sync::Arc::clone(plane.mesh());
     let Some(server) = mesh.pod_at(way.to.ip()) else {
@@ -99,6 +104,7 @@ pub(super) fn inbound(
         mode: None,
         accepts: None,
         sees: None,
+        authentication: None,
         reason: None,
         rules: Vec::new(),
         log: None,
@@ -163,7 +169,7 @@ pub(super) fn inbound(
     });
     let fate = match accepted {
         Accept::Http | Accept::TerminateHttp => {
-            by_request(port, caller, head, question, &mut account)
+            by_request(port, caller, head, (question, now), &mut account)
         }
         Accept::Tcp | Accept::TerminateTcp | Accept::PassThrough => {
             by_connection(port, caller, question, &mut account)
@@ -227,7 +233,7 @@ fn by_request(
     port: &InboundPort,
     caller: Caller<'_>,
     head: &[u8],
-    question: &Question,
+    (question, now): (&Question, UnixTime),
     account: &mut Inbound,
 ) -> Fate {
     let judged = read(head, |head| {
@@ -236,7 +242,7 @@ fn by_request(
             return (403, words.to_owned(), "upgrade_failed".to_owned(), None);
         }
         let mut audited = Vec::new();
-        let mut heard = Explanation::default();
+        let mut heard = decide::Explanation::default();
         let verdict = decide::inbound_request(
             port,
             caller,
@@ -246,23 +252,26 @@ fn by_request(
                 authority: head.authority.unwrap_or_default(),
                 fields: head.lines(),
             },
+            now,
+            &mut Cache::default(),
             &mut |policy| audited.push(policy.to_string()),
             &mut heard,
         );
         let (denial, path) = match verdict {
-            Verdict::Allow(_, path) => (None, path),
+            Verdict::Allow(_, passage) => (None, passage.path),
             Verdict::Deny(denial, path) => (Some(denial), path),
         };
         if let Some(sees) = &mut account.sees {
             let path = path::without_query(&path);
             sees.path = Some(path.escape_ascii().to_string());
         }
-        hear(account, &heard, question);
+        hear(account, &heard.authz, question);
+        hear_tokens(account, &heard.authn);
         let grpc = answers_grpc(head);
         let (status, words, details) = match denial {
             None => (0, String::new(), String::new()),
             Some(denial) => {
-                let words = match denial.body {
+                let words = match denial.body.as_ref() {
                     "" => reason(denial.status).to_owned(),
                     body => body.to_owned(),
                 };
@@ -371,6 +380,37 @@ fn hear(account: &mut Inbound, heard: &Explanation, question: &Question) {
         }),
         Outcome::Undecided => None,
     };
+}
+
+/// Takes over what became of tokens.
+fn hear_tokens(account: &mut Inbound, heard: &authn::Explanation) {
+    if heard.end == End::NoRules {
+        return;
+    }
+    let words = |verified: Result<(), Status>| match verified {
+        Ok(()) => "verified",
+        Err(status) => status.text(),
+    };
+    let rules = heard.rules.iter().map(|rule| JwtRule {
+        issuer: rule.issuer.clone(),
+        origin: place(&rule.origin),
+        outcome: words(rule.outcome),
+        tokens: rule
+            .tokens
+            .iter()
+            .map(|token| TokenFound {
+                place: token.place.clone(),
+                outcome: words(token.verified),
+            })
+            .collect(),
+    });
+    if let End::Refused(status) = heard.end {
+        account.reason = Some(format!("RequestAuthentication refuses it: {}", status.text()));
+    }
+    account.authentication = Some(Authentication {
+        outcome: heard.end.to_string(),
+        rules: rules.collect(),
+    });
 }
 
 fn misses(rule: &RuleTrace, secrets: &[&str]) -> Vec<Miss> {

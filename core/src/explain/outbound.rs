@@ -159,10 +159,10 @@ fn through_sidecar(
                 return Err((403, "upgrade_failed".to_owned(), cluster, None));
             }
             match decide::outbound_request(door, head.path) {
-                Verdict::Allow(_, path) => {
+                Verdict::Allow(_, passage) => {
                     let from = (client.address, 0).into();
-                    let bytes = forwarded(head, &path, from, meant);
-                    Ok((cluster, bytes, path.into_owned()))
+                    let bytes = forwarded(head, &passage.path, from, meant);
+                    Ok((cluster, bytes, passage.path.into_owned()))
                 }
                 Verdict::Deny(denial, path) => {
                     let grpc = answers_grpc(head);

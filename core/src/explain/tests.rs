@@ -6,6 +6,8 @@ use super::*;
 use crate::api::load::{Text, load_objects};
 use crate::clock::UnixTime;
 
+const NOW: UnixTime = UnixTime(1_767_323_045_678);
+
 /// `web` with a sidecar at port 8080 behind service `web`, `client` with a sidecar; `sleep` in `default` without one.
 const SHOP: &str = "
 apiVersion: v1
@@ -67,8 +69,7 @@ fn plane(texts: &[&str]) -> Plane {
         .collect();
     let objects = load_objects(&texts, "default", true).expect("objects");
     let mut plane = Plane::new();
-    let now = UnixTime(1_767_323_045_678);
-    plane.apply(objects.objects, now).expect("a mesh");
+    plane.apply(objects.objects, NOW).expect("a mesh");
     plane
 }
 
@@ -77,7 +78,7 @@ fn question(from: &str, to: &str, method: &str, path: &str) -> Question {
 }
 
 fn asked(plane: &mut Plane, from: &str, to: &str, method: &str, path: &str) -> Account {
-    explain(plane, &question(from, to, method, path)).expect("an account")
+    explain(plane, &question(from, to, method, path), NOW).expect("an account")
 }
 
 /// Status, flags and details as the client's sidecar would log them.
@@ -392,7 +393,7 @@ fn a_head_that_breaks_the_protocol_gets_the_answer_of_the_parser() {
     ];
     for from in ["sleep", "client"] {
         let question = Question::new(from, None, "web.shop", "POST", "/", &headers);
-        let account = explain(&mut plane, &question.expect("a question")).expect("an account");
+        let account = explain(&mut plane, &question.expect("a question"), NOW).expect("an account");
         assert_eq!(account.verdict.status, 400, "{from}");
     }
 }
@@ -402,7 +403,7 @@ fn a_denial_speaks_grpc_to_who_speaks_it() {
     let mut plane = plane(&[SHOP, ALLOW]);
     let headers = ["content-type: application/grpc+proto".to_owned()];
     let question = Question::new("client", None, "web", "POST", "/a.B/C", &headers);
-    let account = explain(&mut plane, &question.expect("a question")).expect("an account");
+    let account = explain(&mut plane, &question.expect("a question"), NOW).expect("an account");
     assert_eq!(
         (account.verdict.status, account.verdict.by),
         (200, By::ServerSidecar),
@@ -468,7 +469,7 @@ fn credentials_are_never_said_back() {
     ];
     let question = Question::new("client", None, "web", "GET", "/", &headers).expect("a question");
     assert!(!format!("{question:?}").contains("secret"));
-    let account = explain(&mut plane(&[SHOP, ALLOW]), &question).expect("an account");
+    let account = explain(&mut plane(&[SHOP, ALLOW]), &question, NOW).expect("an account");
     let json = serde_json::to_string(&account).expect("JSON");
     for text in [account.to_string(), json, format!("{account:?}")] {
         assert!(!text.contains("secret"), "{text}");
@@ -480,7 +481,7 @@ fn credentials_are_never_said_back() {
 fn whom_nobody_knows_is_not_asked_about() {
     let mut plane = plane(&[SHOP]);
     let error = |plane: &mut Plane, from, to| {
-        let error = explain(plane, &question(from, to, "GET", "/")).expect_err("an error");
+        let error = explain(plane, &question(from, to, "GET", "/"), NOW).expect_err("an error");
         error.to_string()
     };
     assert_eq!(

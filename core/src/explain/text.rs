@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::account::{Account, By, Inbound, Log, Outbound, RuleAccount};
+use super::account::{Account, By, Inbound, JwtRule, Log, Outbound, RuleAccount};
 
 /// Width of the names at the left.
 const NAMES: usize = 10;
@@ -149,6 +149,21 @@ fn show_inbound(inbound: &Inbound, lines: &mut Lines<'_, '_>) -> fmt::Result {
         let text = format!("{principal}, source {}", sees.source_ip);
         lines.line("sees", text)?;
         lines.more("path", sees.path.as_ref())?;
+    }
+    if let Some(authentication) = &inbound.authentication {
+        lines.line("tokens", &authentication.outcome)?;
+        for rule in &authentication.rules {
+            let JwtRule {
+                issuer,
+                origin,
+                outcome,
+                tokens,
+            } = rule;
+            lines.line("JWT", format_args!("issuer `{issuer}`: {outcome}  {origin}"))?;
+            for token in tokens {
+                lines.line("", format_args!("  {}: {}", token.place, token.outcome))?;
+            }
+        }
     }
     for rule in &inbound.rules {
         lines.line(rule.action, rule)?;

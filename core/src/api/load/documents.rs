@@ -137,7 +137,7 @@ impl<'a> Loader<'a> {
         };
         match (self.goal, standing) {
             (Goal::Keys, Standing::Read(kind)) => self.key(&envelope, kind, node, report),
-            (Goal::Keys, _) => no_part_of_a_mesh(&envelope, report),
+            (Goal::Keys, Standing::Foreseen) => no_part_of_a_mesh(&envelope, report),
             (_, Standing::Read(Kind::ConfigMap)) => self.config_map(&envelope, node, report),
             (
                 _,
@@ -266,7 +266,7 @@ impl<'a> Loader<'a> {
             if meta.name == MESH_CONFIG_NAME {
                 self.set_mesh_config(meta, Some(MeshConfig::default()), envelope.place, report);
             } else {
-                no_part_of_a_mesh(envelope, report);
+                skip(envelope, report);
             }
             return;
         }

@@ -1,3 +1,5 @@
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::super::testing::{
     NOW, deployment, istio_in_action, key, meta, namespace, peer_authentication, pod, service,
     service_account,
@@ -335,5 +337,65 @@ fn a_file_becomes_a_mesh_and_its_lines_are_no_change() {
     assert!(
         outcomes.iter().all(|o| o.change == Change::Unchanged),
         "{outcomes:?}"
+    );
+}
+
+#[test]
+fn pods_that_are_kept_stay_as_they_were_made_until_they_are_renewed() {
+    let mut plane = plane(read(FILE));
+    plane.keep_pods();
+    let facts = |plane: &Plane, name: &str| {
+        let pod = plane.mesh().pod(&pod_key("shop", name)).unwrap();
+        (
+            pod.sidecar,
+            pod.service_account.clone(),
+            pod.address,
+            plane.is_outdated(pod),
+        )
+    };
+    let [first, second] = ["web-0", "web-1"].map(|name| facts(&plane, name));
+    assert!(!first.3);
+    let changed = FILE
+        .replace("istio-injection: enabled", "istio-injection: disabled")
+        .replace("containers:", "serviceAccountName: web\n      containers:")
+        + "---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web, namespace: shop}\n";
+    plane.apply(read(&changed), NOW).unwrap();
+    let kept = |(sidecar, account, address, _): &(bool, String, Ipv4Addr, bool)| {
+        (*sidecar, account.clone(), *address, true)
+    };
+    assert_eq!(facts(&plane, "web-0"), kept(&first));
+    plane.renew(&[pod_key("shop", "web-1")]).unwrap();
+    assert_eq!(facts(&plane, "web-0"), kept(&first));
+    let (sidecar, account, address, outdated) = facts(&plane, "web-1");
+    assert_eq!((sidecar, account.as_str(), outdated), (false, "web", false));
+    assert_ne!(address, second.2);
+    assert_ne!(address, first.2);
+    // The service leads to the new place at once.
+    let service = plane.mesh().service("shop", "web").unwrap();
+    let endpoints = service.ports[0].endpoints.iter();
+    let at: Vec<_> = endpoints.map(|e| e.address.ip()).collect();
+    assert_eq!(at, [IpAddr::V4(first.2), IpAddr::V4(address)]);
+}
+
+#[test]
+fn a_pod_of_its_own_is_never_renewed_and_keeps_its_sidecar() {
+    let mut plane = plane(vec![
+        namespace("shop", None),
+        Object::Pod(pod("shop", "web", None)),
+    ]);
+    plane.keep_pods();
+    let before = plane.mesh().pod(&pod_key("shop", "web")).unwrap().clone();
+    let mut labelled = pod("shop", "web", None);
+    let inject = ("sidecar.istio.io/inject".to_owned(), "true".to_owned());
+    labelled.meta.labels.extend([inject]);
+    plane.apply(vec![Object::Pod(labelled)], NOW).unwrap();
+    plane
+        .renew(&[pod_key("shop", "web"), pod_key("shop", "nobody")])
+        .unwrap();
+    let after = plane.mesh().pod(&pod_key("shop", "web")).unwrap();
+    assert_ne!(after.labels, before.labels);
+    assert_eq!(
+        (after.sidecar, after.address),
+        (before.sidecar, before.address)
     );
 }

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::load::{Cause, Finding, Objects, Refused, Text, load_keys, load_objects};
+use crate::api::load::{
+    Cause, Finding, Objects, Refused, Text, load_keys, load_keys_and_warnings, load_objects,
+};
 
 const BOOKINFO: &str = include_str!("bookinfo.yaml");
 const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {selector: {app: web}, ports: [{port: 80}]}\n";
@@ -360,20 +362,30 @@ fn keys_need_nothing_but_names() {
 }
 
 #[test]
-fn keys_of_kinds_that_no_mesh_holds_are_errors() {
+fn keys_of_kinds_that_nothing_here_acts_on_are_passed_over_and_those_of_istio_refused() {
     for (version, kind) in [
         ("v1", "Secret"),
         ("v1", "ConfigMap"),
         ("apps/v1", "StatefulSet"),
-        ("networking.istio.io/v1", "Gateway"),
         ("example.com/v1", "Widget"),
     ] {
-        let refused = keys(&format!("{SERVICE}---\n{}", resource(version, kind)))
-            .expect_err("no mesh holds it");
-        let expected = format!("f:6:1: {kind} of `{version}` is no part of a mesh\n  hint: ");
-        assert!(refused.to_string().starts_with(&expected), "{refused}");
-        assert_eq!(refused.findings.len(), 1, "{refused}");
+        let texts = [text(&format!("{SERVICE}---\n{}", resource(version, kind)))];
+        let (found, warnings) =
+            load_keys_and_warnings(&texts, "default").expect("it is passed over");
+        assert_eq!(names(&found), ["default service/web"]);
+        let loaded = load_objects(&texts, "default", false).expect("here too");
+        assert_eq!(warnings, loaded.warnings);
+        let expected = format!("f:6:1: warning: {kind} of `{version}` is ");
+        assert!(
+            warnings[0].to_string().starts_with(&expected),
+            "{warnings:?}"
+        );
     }
+    let gateway = resource("networking.istio.io/v1", "Gateway");
+    let refused = keys(&format!("{SERVICE}---\n{gateway}")).expect_err("no mesh holds it");
+    let expected = "f:6:1: Gateway of `networking.istio.io/v1` is no part of a mesh\n  hint: ";
+    assert!(refused.to_string().starts_with(expected), "{refused}");
+    assert_eq!(refused.findings.len(), 1, "{refused}");
     for nameless in [
         "apiVersion: v1\nkind: Pod\n",
         "apiVersion: v1\nkind: Pod\nmetadata: {}\n",
