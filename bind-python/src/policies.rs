@@ -10,6 +10,7 @@ use meshward_core::api::load::{Text, grammar, load_for_enforcement};
 use meshward_core::api::mesh_config::MeshConfig;
 use meshward_core::api::peer_authentication::{self, PeerAuthentication};
 use meshward_core::api::request_authentication::RequestAuthentication;
+use meshward_core::authn;
 use meshward_core::snapshot::mtls::{Modes, effective_modes};
 use meshward_core::snapshot::select;
 use pyo3::prelude::*;
@@ -45,12 +46,14 @@ impl Policies {
         };
         let loaded = load_for_enforcement(&[text], namespace)
             .map_err(|refused| MeshwardError::new_err(refused.to_string()))?;
+        let tokens = authn::warnings(&loaded.request_authentications);
+        let warnings = loaded.findings.iter().chain(&tokens);
         Ok(Self {
+            warnings: warnings.map(Finding::to_string).collect(),
             authorization_policies: Arc::new(loaded.authorization_policies),
             peer_authentications: Arc::new(loaded.peer_authentications),
             request_authentications: Arc::new(loaded.request_authentications),
             mesh: loaded.mesh_config,
-            warnings: loaded.findings.iter().map(Finding::to_string).collect(),
         })
     }
 

@@ -107,6 +107,7 @@ pub const TOKENS_CACHED_BYTES: usize = 1024 * 1024;
 pub const TOKEN_CACHED_MAX: usize = 16 * 1024;
 /// Bytes of path and query that the realm of a refusal says. Envoy: the same (S-217).
 pub const REALM_PATH_MAX: usize = 256;
+
 /// Rules of one RequestAuthentication (CRD: `maxItems` of `jwtRules`).
 pub const JWT_RULES_MAX: usize = 4096;
 /// Bytes of the `jwks` of one rule; an API server stores no larger object.

@@ -26,7 +26,7 @@ pub use claims::Claims;
 pub use effects::Effects;
 pub use explanation::{End, Explanation, Listener, RuleTrace, TokenTrace};
 pub use locate::Place;
-pub use rules::{Finding, Rules, compile};
+pub use rules::{Finding, Rules, compile, warnings};
 
 use crate::clock::UnixTime;
 use crate::http::head::{Fields, Known};

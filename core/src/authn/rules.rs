@@ -9,6 +9,7 @@ use super::jwk::KeySet;
 use super::locate::Locations;
 use super::status::Status;
 use super::token::Demand;
+use crate::api::finding::{self, Cause, Severity};
 use crate::api::meta::Origin;
 use crate::api::request_authentication::{
     ClaimToHeader, JwtRule, KeySource, RequestAuthentication,
@@ -66,6 +67,22 @@ impl Rules {
     pub(super) fn identities(&self) -> impl Iterator<Item = Digest> {
         self.rules.iter().map(|rule| rule.identity)
     }
+}
+
+/// What of these policies does not do what was meant, as loading would say it.
+pub fn warnings<'p>(
+    policies: impl IntoIterator<Item = &'p RequestAuthentication>,
+) -> Vec<finding::Finding> {
+    let policies: Vec<_> = policies.into_iter().collect();
+    let findings = compile(&policies).findings;
+    let warning = |found: Finding| finding::Finding {
+        origin: found.origin,
+        severity: Severity::Warning,
+        cause: Cause::Doubtful,
+        message: found.problem,
+        hint: Some("until it is corrected more is refused, or less is passed on".into()),
+    };
+    findings.into_iter().map(warning).collect()
 }
 
 /// One `jwtRules` item.

@@ -333,12 +333,7 @@ fn rule_warnings(store: &Store, config: &MeshConfig) -> Vec<Finding> {
             warnings.push(doubt(finding.rule.origin(), message, hint));
         }
     }
-    for policy in store.request_authentications() {
-        for finding in authn::compile(&[policy]).findings() {
-            let hint = "until it is corrected more requests are refused, or less is passed on";
-            warnings.push(doubt(&finding.origin, finding.problem.clone(), hint));
-        }
-    }
+    warnings.extend(authn::warnings(store.request_authentications()));
     warnings
 }
 
