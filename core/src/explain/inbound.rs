@@ -405,7 +405,10 @@ fn hear_tokens(account: &mut Inbound, heard: &authn::Explanation) {
             .collect(),
     });
     if let End::Refused(status) = heard.end {
-        account.reason = Some(format!("RequestAuthentication refuses it: {}", status.text()));
+        account.reason = Some(format!(
+            "RequestAuthentication refuses it: {}",
+            status.text()
+        ));
     }
     account.authentication = Some(Authentication {
         outcome: heard.end.to_string(),
@@ -419,7 +422,10 @@ fn misses(rule: &RuleTrace, secrets: &[&str]) -> Vec<Miss> {
     }
     rule.misses()
         .map(|miss| Miss {
-            field: miss.field.name(miss.negated).to_owned(),
+            field: match &miss.key {
+                Some(key) => format!("{key} {}", miss.field.name(miss.negated)),
+                None => miss.field.name(miss.negated).to_owned(),
+            },
             patterns: miss.patterns.clone(),
             actual: secrets.iter().fold(miss.actual.clone(), |actual, secret| {
                 actual.replace(secret, "[hidden]")

@@ -58,6 +58,46 @@ spec:
     - operation: {methods: [GET]}
 ";
 
+// Published in "Istio in Action", chapter 9.
+const BOOK_KEYS: &str = r#"{ "keys":[ {"e":"AQAB","kid":"CU-ADJJEbH9bXl0tpsQWYuo4EwlkxFUHbeJ4ckkakCM","kty":"RSA","n":"zl9VRDbmVvyXNdyoGJ5uhuTSRA2653KHEi3XqITfJISvedYHVNGoZZxUCoiSEumxqrPY_Du7IMKzmT4bAuPnEalbY8rafuJNXnxVmqjTrQovPIerkGW5h59iUXIz6vCznO7F61RvJsUEyw5X291-3Z3r-9RcQD9sYy7-8fTNmcXcdG_nNgYCnduZUJ3vFVhmQCwHFG1idwni8PJo9NH6aTZ3mN730S6Y1g_lJfObju7lwYWT8j2Sjrwt6EES55oGimkZHzktKjDYjRx1rN4dJ5PR5zhlQ4kORWg1PtllWy1s5TSpOUv84OPjEohEoOWH0-g238zIOYA83gozgbJfmQ"}]}"#;
+const BOOK_USER: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6IkNVLUFESkpFYkg5YlhsMHRwc1FXWXVvNEV3bGt4RlVIYmVKNGNra2FrQ00iLCJ0eXAiOiJKV1QifQ.eyJleHAiOjQ3NDUxNDUwMzgsImdyb3VwIjoidXNlciIsImlhdCI6MTU5MTU0NTAzOCwiaXNzIjoiYXV0aEBpc3Rpb2luYWN0aW9uLmlvIiwic3ViIjoiOWI3OTJiNTYtN2RmYS00ZTRiLWE4M2YtZTIwNjc5MTE1ZDc5In0.jNDoRx7SNm8b1xMmPaOEMVgwdnTmXJwD5jjCH9wcGsLisbZGcR6chkirWy1BVzYEQDTf8pDJpY2C3H-aXN3IlAcQ1UqVe5lShIjCMIFTthat3OuNgu-a91csGz6qtQITxsOpMcBinlTYRsUOICcD7UZcLugxK4bpOECohHoEhuASHzlH-FYESDB-JYrxmwXj4xoZ_jIsdpuqz_VYhWp8e0phDNJbB6AHOI3m7OHCsGNcw9Z0cks1cJrgB8JNjRApr9XTNBoEC564PX2ZdzciI9BHoOFAKx4mWWEqW08LDMSZIN5Ui9ppwReSV2ncQOazdStS65T43bZJwgJiIocSCg";
+const BOOK_OTHER_ISSUER: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6IkNVLUFESkpFYkg5YlhsMHRwc1FXWXVvNEV3bGt4RlVIYmVKNGNra2FrQ00iLCJ0eXAiOiJKV1QifQ.eyJleHAiOjQ3NDUxNTE1NDgsImdyb3VwIjoidXNlciIsImlhdCI6MTU5MTU1MTU0OCwiaXNzIjoib2xkLWF1dGhAaXN0aW9pbmFjdGlvbi5pbyIsInN1YiI6Ijc5ZDc1MDZjLWI2MTctNDZkMS1iYzFmLWY1MTFiNWQzMGFiMCJ9.eUEbrJ3Gr4F5eViMlLsIGcD6UIId6tH6u5vLN_IzPnwpSSp6vy6knVgC1GHsWPWwnEhcPHz1TlQz8E3O6F7oVyNhMTJyniaXtVyByvgAVCbeaOYVRnm1aSWwjFt5IfJJcbk21BWbPfE12Hfbo03sRq1hI1iEcn4nbtoh8tjj_G4r8gwiKVlkA3g5bFkwiSEmZQe2cumzgdtNu4XzU5ghl6cdFyzYD5x3750uy_bfduaQokCVymQq3P-dUPnz7_5-ZOj-3SRb3yHbmvlAnyQgTgIlQc3J-anGnsqec33lhVh5RdNuxKj9J14a-ub9ysjzUvcXh1expDqNxR33BaQnpQ";
+
+/// Tokens of the book's issuer, whom nobody needs, and GETs alone for its users.
+fn tokens() -> String {
+    format!(
+        "
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: book, namespace: shop}}
+spec:
+  jwtRules:
+  - issuer: auth@istioinaction.io
+    jwks: '{BOOK_KEYS}'
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: users, namespace: shop}}
+spec:
+  rules:
+  - to:
+    - operation: {{methods: [GET]}}
+    from:
+    - source: {{requestPrincipals: [auth@istioinaction.io/*]}}
+    when:
+    - {{key: 'request.auth.claims[group]', values: [user]}}
+"
+    )
+}
+
+fn with_token(method: &str, token: Option<&str>) -> Account {
+    let line = token.map(|token| format!("authorization: Bearer {token}"));
+    let headers = line.as_slice();
+    let question = Question::new("client", None, "web", method, "/", headers);
+    let question = question.expect("a question");
+    explain(&mut plane(&[SHOP, &tokens()]), &question, NOW).expect("an account")
+}
+
 fn plane(texts: &[&str]) -> Plane {
     let texts: Vec<Text> = ["shop.yaml", "a.yaml", "b.yaml", "c.yaml"]
         .iter()
@@ -459,6 +499,70 @@ fn an_audit_rule_is_told_and_decides_nothing() {
         ["ns[shop]-policy[viewers]-rule[0]"],
         "S-162"
     );
+}
+
+#[test]
+fn what_became_of_a_token_is_said_and_the_token_is_not() {
+    let account = with_token("GET", Some(BOOK_USER));
+    assert_eq!(account.verdict.status, 200, "{account}");
+    let authentication = server(&account).authentication.as_ref().expect("rules");
+    assert_eq!(authentication.outcome, "a token was verified");
+    let [rule] = authentication.rules.as_slice() else {
+        panic!("one rule was asked");
+    };
+    assert_eq!(
+        (&*rule.issuer, rule.outcome),
+        ("auth@istioinaction.io", "verified")
+    );
+    assert_eq!(rule.origin, "a.yaml:7");
+    assert_eq!(rule.tokens[0].place, "header `authorization`");
+    assert!(!account.to_string().contains(&BOOK_USER[..20]));
+
+    let account = with_token("GET", Some(BOOK_OTHER_ISSUER));
+    assert_eq!(account.verdict.status, 401);
+    assert_eq!(account.verdict.by, By::ServerSidecar);
+    assert_eq!(
+        account.verdict.summary, "Jwt issuer is not configured",
+        "S-218"
+    );
+    let details = "jwt_authn_access_denied{Jwt_issuer_is_not_configured}";
+    assert_eq!(server_log(&account).details.as_deref(), Some(details));
+    assert_eq!(server(&account).rules, [], "S-110: policies are not asked");
+}
+
+#[test]
+fn request_identities_and_claims_are_misses_like_others() {
+    let misses = |account: &Account| -> Vec<String> {
+        let rules = server(account).rules.iter();
+        rules
+            .flat_map(|rule| rule.misses.iter().map(|miss| miss.field.clone()))
+            .collect()
+    };
+    let account = with_token("GET", None);
+    assert_eq!(account.verdict.status, 403);
+    assert_eq!(
+        misses(&account),
+        ["requestPrincipals", "request.auth.claims[group] values"]
+    );
+    let account = with_token("POST", Some(BOOK_USER));
+    assert_eq!(account.verdict.status, 403);
+    assert_eq!(misses(&account), ["methods"]);
+}
+
+#[test]
+fn a_condition_on_a_credential_does_not_say_it() {
+    let condition = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: one, namespace: shop}
+spec: {rules: [{when: [{key: 'request.headers[authorization]', values: [other]}]}]}
+";
+    let headers = ["Authorization: Basic c2VjcmV0".to_owned()];
+    let question = Question::new("client", None, "web", "GET", "/", &headers).expect("a question");
+    let account = explain(&mut plane(&[SHOP, condition]), &question, NOW).expect("an account");
+    let miss = &server(&account).rules[0].misses[0];
+    assert_eq!(miss.field, "request.headers[authorization] values");
+    assert!(!account.to_string().contains("c2VjcmV0"), "{account}");
 }
 
 #[test]

@@ -159,7 +159,10 @@ fn show_inbound(inbound: &Inbound, lines: &mut Lines<'_, '_>) -> fmt::Result {
                 outcome,
                 tokens,
             } = rule;
-            lines.line("JWT", format_args!("issuer `{issuer}`: {outcome}  {origin}"))?;
+            lines.line(
+                "JWT",
+                format_args!("issuer `{issuer}`: {outcome}  {origin}"),
+            )?;
             for token in tokens {
                 lines.line("", format_args!("  {}: {}", token.place, token.outcome))?;
             }
