@@ -6,6 +6,7 @@ mod config;
 mod delete;
 mod exec;
 mod exit;
+mod explain;
 mod files;
 mod logs;
 mod machine;
@@ -40,6 +41,8 @@ enum Command {
     Delete(delete::Arguments),
     /// Runs a command as a workload of a mesh that runs.
     Exec(exec::Arguments),
+    /// Says what would become of a request, and why: in a mesh that runs, or in one that files describe.
+    Explain(explain::Arguments),
     /// Runs a sidecar from one static file. SIGHUP reads everything again, SIGTERM drains.
     Sidecar(sidecar::Arguments),
     /// Makes keys and JSON Web Tokens, and reads tokens.
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Ca(command) => ca::run(command),
         Command::Delete(arguments) => delete::run(arguments),
         Command::Exec(arguments) => exec::run(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
         Command::Sidecar(arguments) => sidecar::run(arguments),
         Command::Token(command) => token::run(command),
         Command::Up(arguments) => up::run(arguments),

@@ -9,6 +9,7 @@ mod edge;
 pub(crate) mod entry;
 pub(crate) mod folder;
 pub(crate) mod identities;
+mod inspect;
 mod listening;
 mod pods;
 pub(crate) mod protocol;

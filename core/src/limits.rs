@@ -52,6 +52,8 @@ pub const POOL_MAX: usize = 1024;
 pub const POOL_IDLE: Duration = Duration::from_secs(3600);
 /// Pods of one mesh: a Deployment may ask for four thousand million of them in ten characters.
 pub const PODS_MAX: usize = 10_000;
+/// Endpoints of a service at which one request is explained.
+pub const EXPLAINED_ENDPOINTS_MAX: usize = 64;
 /// Tries of one request on the connection level (S-66): the first and two more.
 pub const ATTEMPTS_MAX: u32 = 3;
 

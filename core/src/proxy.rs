@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crate::authn::Cache;
 use crate::clock::{Deadline, Instant, Now};
-use crate::http::head::FieldTable;
+use crate::http::head::{FieldTable, RequestHead};
 use crate::id::{LinkId, Table};
 use crate::link::{LinkCommand, LinkEvent};
 use crate::machine::Machine;
@@ -37,7 +37,7 @@ use crate::telemetry::Record;
 use crate::timer::Timers;
 use crate::tls::Crypto;
 
-use downstream::Downstream;
+use downstream::{Downstream, Facts};
 use upstream::Upstream;
 use world::World;
 
@@ -128,6 +128,32 @@ struct Shared {
     drain: Option<Instant>,
     /// The instant has come: everything was let go of, and only `Closed` is awaited.
     drained: bool,
+}
+
+/// The head of a request of the application as it goes out of its sidecar: what [`explain`](crate::explain) carries on.
+/// The request id of one that came without is the same every time.
+pub(crate) fn forwarded(
+    head: &RequestHead<'_>,
+    path: &[u8],
+    from: SocketAddr,
+    meant: SocketAddr,
+) -> Vec<u8> {
+    let facts = Facts {
+        route: Route::Outbound(meant),
+        peer: from,
+        original_dst: meant,
+        certificate: None,
+        sni: None,
+    };
+    let mut bytes = Vec::new();
+    let mut rng = Rng::new([0; 32], Purpose::RequestId);
+    let passed = rewrite::Passed {
+        head,
+        path,
+        fields: head.lines(),
+    };
+    rewrite::request(passed, &facts, None, &mut rng, &mut bytes);
+    bytes
 }
 
 impl Shared {

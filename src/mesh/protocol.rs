@@ -3,6 +3,7 @@
 //! The client writes its request and finishes its direction; the server answers and closes. Both say the version they
 //! speak first, and neither reads more than the limits.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
@@ -52,6 +53,28 @@ pub(crate) enum Ask {
         namespace: String,
         ignore_not_found: bool,
     },
+    /// What would become of a request.
+    Explain(Asked),
+}
+
+/// A request that somebody thinks of. Its headers may hold credentials.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) from: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) to: String,
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: Vec<String>,
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked")
+            .field("from", &self.from)
+            .field("to", &self.to)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A file as the client read it.
@@ -71,6 +94,11 @@ pub(crate) struct Response {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Answer {
     Found(Workload),
+    /// What would become of it, for people and as `docs/explain.schema.json` describes it.
+    Explained {
+        text: String,
+        account: serde_json::Value,
+    },
     /// Done. `lines` as kubectl prints them, `warnings` for stderr.
     Done {
         lines: Vec<String>,
@@ -140,7 +168,7 @@ pub(crate) fn ask(folder: &Folder, ask: Ask) -> Result<Answer, Failure> {
         Answer::Data(findings) => Err(Failure::Data(findings)),
         Answer::NotFound(message) => Err(Failure::Server(message)),
         Answer::Failed(message) => Err(Failure::Machine(message)),
-        answer @ (Answer::Found(_) | Answer::Done { .. }) => Ok(answer),
+        answer @ (Answer::Found(_) | Answer::Done { .. } | Answer::Explained { .. }) => Ok(answer),
     }
 }
 

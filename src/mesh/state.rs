@@ -122,6 +122,7 @@ impl State {
                 namespace,
                 ignore_not_found,
             } => self.delete(files, &namespace, ignore_not_found),
+            Ask::Explain(asked) => self.explain(&asked),
         };
         match outcome {
             Ok(answer) => answer,
@@ -663,7 +664,7 @@ fn progress(steps: usize) -> ProgressBar {
     }
 }
 
-pub(super) fn texts(files: Vec<FileText>) -> Vec<Text> {
+pub(crate) fn texts(files: Vec<FileText>) -> Vec<Text> {
     let text = |file: FileText| Text {
         name: file.name.into(),
         text: file.text,
@@ -671,7 +672,7 @@ pub(super) fn texts(files: Vec<FileText>) -> Vec<Text> {
     files.into_iter().map(text).collect()
 }
 
-pub(super) fn data(refused: Refused) -> Failure {
+pub(crate) fn data(refused: Refused) -> Failure {
     Failure::Data(refused.findings.iter().map(Finding::to_string).collect())
 }
 

@@ -20,7 +20,7 @@ use crate::api::meta::Meta;
 use crate::api::peer_authentication::PeerAuthentication;
 use crate::api::request_authentication::RequestAuthentication;
 use crate::snapshot::compile::{CompileError, InboundSource, Sources, snapshot};
-use crate::snapshot::mtls::{EndpointFacts, Modes, auto_mtls, effective_modes, namespace_mode};
+use crate::snapshot::mtls::{EndpointFacts, Modes, Plain, effective_modes, namespace_mode, plain};
 use crate::snapshot::select::{Workload, by_age};
 use crate::snapshot::{ClientTls, Cluster, Endpoint, Endpoints, Outbound, OutboundPort, Snapshot};
 use crate::spiffe::istio_identity;
@@ -255,13 +255,12 @@ impl Distribution {
         Ok(names.into_iter().collect())
     }
 
-    /// Auto mTLS (S-60 to S-62).
-    fn endpoints(
+    /// The endpoints of a service's port, and why each is spoken to in plaintext; `None`: it is not (S-60 to S-62).
+    pub fn auto_mtls(
         &self,
         service: &ServiceFacts,
         port: &ServicePortFacts,
-        subject_alt_names: &[String],
-    ) -> Endpoints {
+    ) -> Vec<(SocketAddr, Option<Plain>)> {
         let own = self.policies.get(&service.namespace);
         let namespace_mode = namespace_mode(
             own.map_or(&[][..], |policies| policies.peer.as_slice()),
@@ -279,29 +278,39 @@ impl Distribution {
                 Some((endpoint.address, facts))
             })
             .collect();
-        let headless = service.cluster_ip.is_none();
-        let in_tls = auto_mtls(
+        let plain = plain(
             self.config.enable_auto_mtls,
             false,
-            headless,
+            service.cluster_ip.is_none(),
             namespace_mode,
             &facts.iter().map(|(_, facts)| *facts).collect::<Vec<_>>(),
         );
-        let tls = in_tls.contains(&true).then(|| {
+        let addresses = facts.iter().map(|(address, _)| *address);
+        addresses.zip(plain).collect()
+    }
+
+    fn endpoints(
+        &self,
+        service: &ServiceFacts,
+        port: &ServicePortFacts,
+        subject_alt_names: &[String],
+    ) -> Endpoints {
+        let endpoints = self.auto_mtls(service, port);
+        let tls = endpoints.iter().any(|(_, plain)| plain.is_none()).then(|| {
             Arc::new(ClientTls {
                 sni: format!("outbound_.{}_._.{}", port.port, service.fqdn()),
                 subject_alt_names: subject_alt_names.to_vec(),
             })
         });
-        if headless {
+        if service.cluster_ip.is_none() {
             return Endpoints::OriginalDestination { tls };
         }
-        let endpoints = facts.iter().zip(in_tls);
         Endpoints::Known(
             endpoints
-                .map(|((address, _), in_tls)| Endpoint {
-                    address: *address,
-                    tls: tls.clone().filter(|_| in_tls),
+                .into_iter()
+                .map(|(address, plain)| Endpoint {
+                    address,
+                    tls: tls.clone().filter(|_| plain.is_none()),
                 })
                 .collect(),
         )

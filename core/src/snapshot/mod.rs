@@ -77,6 +77,16 @@ pub struct Outbound {
     pub clusters: Vec<Arc<Cluster>>,
 }
 
+impl Outbound {
+    /// Through which door a call to `meant` leaves; `None`: it is reset.
+    pub fn door(&self, meant: SocketAddr) -> Option<&Arc<OutboundPort>> {
+        self.addresses
+            .get(&meant)
+            .or_else(|| self.ports.get(&meant.port()))
+            .or(self.passthrough.as_ref())
+    }
+}
+
 /// One door for the workload's own calls.
 #[derive(Debug)]
 pub struct OutboundPort {

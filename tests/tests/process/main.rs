@@ -4,6 +4,7 @@
 //! folder and a loopback address of its own, so that all of them may run at once.
 
 mod ca;
+mod explain;
 mod mesh_trouble;
 mod meshes;
 mod place;
