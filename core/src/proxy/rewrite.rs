@@ -6,7 +6,7 @@ use super::Route;
 use super::downstream::Facts;
 use super::http::server_name;
 use crate::clock::UnixTime;
-use crate::http::head::{Field, Framing, Known, RequestHead, ResponseHead};
+use crate::http::head::{Field, Fields, Framing, Known, RequestHead, ResponseHead};
 use crate::http::reply::{imf_fixdate, reason};
 use crate::link::Buf;
 use crate::rng::Rng;
@@ -65,16 +65,25 @@ const SANITISED: &[&[u8]] = &[
     b"upstream-rq-timeout-ms",
 ];
 
+/// A request that was allowed.
+#[derive(Clone, Copy)]
+pub(super) struct Passed<'a> {
+    pub(super) head: &'a RequestHead<'a>,
+    /// Normalised (S-180), with its query.
+    pub(super) path: &'a [u8],
+    /// The lines of the head, after authentication (S-224, S-225).
+    pub(super) fields: Fields<'a>,
+}
+
 /// The head of a request, as the upstream gets it; the `x-request-id` that it was given if it came without one (S-322).
-/// `path` is the normalised one (S-180).
 pub(super) fn request(
-    head: &RequestHead<'_>,
-    path: &[u8],
+    passed: Passed<'_>,
     facts: &Facts,
     own: Option<&Svid>,
     rng: &mut Rng,
     out: &mut Vec<u8>,
 ) -> Option<[u8; 36]> {
+    let Passed { head, path, fields } = passed;
     out.put(head.method.as_bytes());
     out.put(b" ");
     out.put(path);
@@ -82,7 +91,7 @@ pub(super) fn request(
     out.put(head.authority.unwrap_or_default());
     out.put(b"\r\n");
     let (mut has_id, mut has_proto) = (false, false);
-    for field in head.fields() {
+    for field in fields.iter() {
         match field.known {
             Known::Host
             | Known::ContentLength
@@ -112,7 +121,7 @@ pub(super) fn request(
         out.put(id);
         out.put(b"\r\n");
     }
-    client_certificate(head, facts, own, out);
+    client_certificate(fields, facts, own, out);
     match head.framing {
         Framing::Length(n) => {
             out.put(b"content-length: ");
@@ -128,18 +137,13 @@ pub(super) fn request(
 /// `x-forwarded-client-cert`: appended to under mutual TLS, removed without (S-325).
 ///
 /// What came is kept as it is, unless our element behind it could be read as a part of it.
-fn client_certificate(
-    head: &RequestHead<'_>,
-    facts: &Facts,
-    own: Option<&Svid>,
-    out: &mut Vec<u8>,
-) {
+fn client_certificate(fields: Fields<'_>, facts: &Facts, own: Option<&Svid>, out: &mut Vec<u8>) {
     let (Route::Inbound(_), Some(peer), Some(own)) = (facts.route, &facts.certificate, own) else {
         return;
     };
     out.put(b"x-forwarded-client-cert: ");
-    for field in head
-        .fields()
+    for field in fields
+        .iter()
         .filter(|f| f.known == Known::Xfcc && !f.value.is_empty() && ends_its_elements(f.value))
     {
         out.put(field.value);

@@ -82,6 +82,7 @@ impl Rules {
         let ports: BTreeSet<u16> = kinds.keys().copied().chain([probed]).collect();
         let authorization_policies = Arc::new(self.loaded.authorization_policies.clone());
         let peer_authentications = Arc::new(self.loaded.peer_authentications.clone());
+        let request_authentications = Arc::new(self.loaded.request_authentications.clone());
         let inbound = (1..).zip(ports).map(|(listener, port)| InboundSource {
             listener,
             port,
@@ -92,6 +93,7 @@ impl Rules {
             records: false,
             authorization_policies: Arc::clone(&authorization_policies),
             peer_authentications: Arc::clone(&peer_authentications),
+            request_authentications: Arc::clone(&request_authentications),
         });
         let sources = Sources {
             version: 1,
