@@ -12,6 +12,7 @@ pub mod clock;
 pub mod crypto;
 pub mod http;
 pub mod mesh;
+pub mod model;
 pub mod net;
 pub mod peer;
 pub mod pods;
