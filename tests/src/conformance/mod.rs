@@ -30,7 +30,7 @@ pub use corpus::Unreadable;
 use corpus::{Case, Check, Given, Workload};
 use mesh::{Rules, Scope};
 use probe::{Seen, probe};
-use tree::plain_json;
+pub(crate) use tree::plain_json;
 
 /// Features (FORMAT.md, "Needs") that the kinds which are run have.
 pub const FEATURES: &[&str] = &[
