@@ -5,7 +5,7 @@
 //! every other; nothing here asks a clock, a socket or the network.
 
 mod app;
-mod cert;
+pub(crate) mod cert;
 mod client;
 mod corpus;
 mod mesh;
