@@ -9,6 +9,8 @@
 //! * [`simulated`] is the driver in virtual time;
 //! * [`sockets`] is the one over real sockets, for every runtime ([`tokio`], [`glommio`]), [`pace`] its clock;
 //! * [`conformance`] runs the conformance corpus;
+//! * [`oracle`] asks a real Envoy the same questions;
+//! * [`shared`] finds the shared material;
 //! * [`source`] reads the files of the project for the tests that judge them.
 #![forbid(unsafe_code)]
 
@@ -17,9 +19,11 @@ pub mod driver;
 pub mod glommio;
 pub mod journal;
 pub mod layout;
+pub mod oracle;
 pub mod pace;
 pub mod runner;
 pub mod scenario;
+pub mod shared;
 pub mod simulated;
 pub mod sockets;
 pub mod source;

@@ -18,7 +18,7 @@ use super::tree::{Fault, Fields, fault, list, number, text};
 
 /// What a certificate says (CERT of the corpus format).
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Spec {
+pub(crate) struct Spec {
     pub(super) uris: Vec<String>,
     pub(super) dns: Vec<String>,
     /// Who signs it. What follows an `@` tells certificates of one authority apart, which sign alike.
@@ -41,7 +41,7 @@ pub(super) struct Spec {
 
 impl Spec {
     /// What FORMAT.md takes for granted: a workload's certificate as S-90 describes it.
-    pub(super) fn of(uri: &str) -> Self {
+    pub(crate) fn of(uri: &str) -> Self {
         Self {
             uris: vec![uri.to_owned()],
             ..Self::nameless()
@@ -159,7 +159,7 @@ impl Spec {
 }
 
 /// The authority of all workloads.
-pub(super) const MESH: &str = "mesh";
+pub(crate) const MESH: &str = "mesh";
 
 const KEY_USAGES: &[(&str, u8)] = &[
     ("digitalSignature", 0),
@@ -293,7 +293,7 @@ fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
 }
 
 /// The authorities of a run, each made when it is first named.
-pub(super) struct Authorities {
+pub(crate) struct Authorities {
     now: UnixTime,
     by_name: BTreeMap<String, Authority>,
 }
@@ -310,7 +310,7 @@ impl fmt::Debug for Authorities {
 }
 
 impl Authorities {
-    pub(super) fn new(now: UnixTime) -> Self {
+    pub(crate) fn new(now: UnixTime) -> Self {
         Self {
             now,
             by_name: BTreeMap::new(),
@@ -318,12 +318,12 @@ impl Authorities {
     }
 
     /// The certificate of an authority, in PEM.
-    pub(super) fn root_pem(&mut self, name: &str) -> Result<&str, String> {
+    pub(crate) fn root_pem(&mut self, name: &str) -> Result<&str, String> {
         Ok(&self.authority(name)?.root_pem)
     }
 
     /// A certificate with a new P-256 key.
-    pub(super) fn issue(&mut self, spec: &Spec) -> Result<Identity, String> {
+    pub(crate) fn issue(&mut self, spec: &Spec) -> Result<Identity, String> {
         let params = spec.params(self.now)?;
         let issuer = &self.authority(&spec.ca)?.issuer;
         let key = KeyPair::generate().map_err(cannot)?;

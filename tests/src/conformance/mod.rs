@@ -5,7 +5,7 @@
 //! every other; nothing here asks a clock, a socket or the network.
 
 mod app;
-mod cert;
+pub(crate) mod cert;
 mod client;
 mod corpus;
 mod mesh;
@@ -31,7 +31,7 @@ pub use corpus::Unreadable;
 use corpus::{Case, Check, Given, Workload};
 use mesh::{Rules, Scope};
 use probe::{Seen, probe};
-use tree::plain_json;
+pub(crate) use tree::plain_json;
 
 /// Features (FORMAT.md, "Needs") that the kinds which are run have.
 pub const FEATURES: &[&str] = &[

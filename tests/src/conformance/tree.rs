@@ -150,7 +150,7 @@ pub(super) fn json(
 }
 
 /// The tree as JSON, word by word.
-pub(super) fn plain_json(node: &Node) -> Json {
+pub(crate) fn plain_json(node: &Node) -> Json {
     json(node, &|text| Ok(text.to_owned())).unwrap_or(Json::Null)
 }
 
