@@ -50,6 +50,7 @@ impl Ours {
                     from: None,
                     records: true,
                     authorization_policies: Arc::new(place.authorization.clone()),
+                    request_authentications: Arc::new(place.authentication.clone()),
                     peer_authentications: Arc::new(Vec::new()),
                 }],
                 outbound: Vec::new(),
