@@ -195,7 +195,7 @@ fn choose<'k>(
         [key] => Ok(key),
         keys => {
             let known: Vec<_> = keys.iter().filter_map(|key| key.kid.as_deref()).collect();
-            let known = known.join("`, `");
+            let known = known.join("`, `").escape_debug().to_string();
             let Some(kid) = kid else {
                 return Err(Failure::Usage(format!(
                     "{} has {} keys\n  hint: choose one with --kid: `{known}`",

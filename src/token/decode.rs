@@ -1,6 +1,6 @@
 //! What a token says, in JSON and in words.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use base64::Engine as _;
@@ -26,15 +26,16 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let text = match arguments.token.strip_prefix('@') {
-        Some(file) => read(&PathBuf::from(file)).map_err(|e| Failure::Data(vec![e]))?,
-        None if arguments.token == "-" => {
-            read(&PathBuf::from("-")).map_err(|e| Failure::Data(vec![e]))?
-        }
+    let file = match arguments.token.strip_prefix('@') {
+        None if arguments.token == "-" => Some("-"),
+        file => file,
+    };
+    let text = match file {
+        Some(file) => read(Path::new(file)).map_err(|e| Failure::Data(vec![e]))?,
         None => arguments.token.clone(),
     };
     let text = text.trim();
-    let keys = arguments.jwks.as_ref().map(read_set).transpose()?;
+    let keys = arguments.jwks.as_deref().map(read_set).transpose()?;
     let token = Token::parse(text.as_bytes());
     let (header, payload) = match &token {
         Ok(token) => (
@@ -66,7 +67,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Ok(token) => token,
         Err(status) => {
             say::out(format_args!("not accepted anywhere: {status}"));
-            return Ok(verdict(keys.is_none()));
+            return Ok(if keys.is_none() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
         }
     };
     let Some((path, keys)) = keys else {
@@ -78,7 +83,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     match token.signer(&keys) {
         Ok(key) => {
-            let name = key.id().map(|kid| format!(" `{kid}`")).unwrap_or_default();
+            let name = key
+                .id()
+                .map(|kid| format!(" `{}`", kid.escape_debug()))
+                .unwrap_or_default();
             say::out(format_args!(
                 "the signature verifies with the {} key{name} of {path}",
                 key.kind()
@@ -94,16 +102,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
 }
 
-fn verdict(is_fine: bool) -> ExitCode {
-    if is_fine {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
 /// The keys of a set, or of the one JWK that stands alone, and what the file is called.
-fn read_set(path: &PathBuf) -> Result<(String, KeySet), Failure> {
+fn read_set(path: &Path) -> Result<(String, KeySet), Failure> {
     let mut text = read(path).map_err(|e| Failure::Data(vec![e]))?;
     if let Ok(Value::Object(jwk)) = serde_json::from_str(&text)
         && jwk.contains_key("kty")
@@ -129,7 +129,7 @@ fn when(at: f64, now: UnixTime, before: &str, after: &str) -> String {
     // Beyond what a date is printed of.
     const END: f64 = 253_402_300_800.0;
     if !(0.0..END).contains(&at) {
-        return format!("{} at {at}, which is no date", after);
+        return format!("{after} at {at}, which is no date");
     }
     let at = UnixTime((at * 1000.0) as u64);
     let date = at.to_string();

@@ -177,12 +177,18 @@ impl SigningKey {
                 secret if secret.is_empty() => return Err("k is empty".to_owned()),
                 secret => Pair::Secret(secret),
             },
-            other => return Err(format!("kty `{other}` is not RSA, EC, OKP or oct")),
+            other => {
+                return Err(format!(
+                    "kty `{}` is not RSA, EC, OKP or oct",
+                    other.escape_debug()
+                ));
+            }
         };
         let alg = match optional(jwk, "alg")? {
             None => None,
             Some(alg) => Some(
-                Algorithm::named(alg).ok_or_else(|| format!("alg `{alg}` does not sign tokens"))?,
+                Algorithm::named(alg)
+                    .ok_or_else(|| format!("alg `{}` does not sign tokens", alg.escape_debug()))?,
             ),
         };
         let key = Self {
@@ -210,7 +216,7 @@ impl SigningKey {
 
     /// What this key signs with unless something else is asked for.
     pub(super) fn algorithm(&self) -> Algorithm {
-        self.alg.unwrap_or(match &self.pair {
+        self.alg.unwrap_or_else(|| match &self.pair {
             Pair::Rsa(_) => Algorithm::Rs256,
             Pair::Ec(curve, _) => curve.algorithm(),
             Pair::Ed25519(_) => Algorithm::EdDsa,
@@ -382,7 +388,7 @@ fn ec(jwk: &Map<String, Value>) -> Result<Pair, String> {
     let curve = Curve::ALL
         .into_iter()
         .find(|curve| curve.name() == name)
-        .ok_or_else(|| format!("crv `{name}` is not P-256, P-384 or P-521"))?;
+        .ok_or_else(|| format!("crv `{}` is not P-256, P-384 or P-521", name.escape_debug()))?;
     let number = |name| {
         let bytes = bytes(jwk, name)?;
         let bytes = der::without_zeros(&bytes);
@@ -400,7 +406,7 @@ fn ec(jwk: &Map<String, Value>) -> Result<Pair, String> {
 fn okp(jwk: &Map<String, Value>) -> Result<Pair, String> {
     let name = text(jwk, "crv")?;
     if name != "Ed25519" {
-        return Err(format!("crv `{name}` is not Ed25519"));
+        return Err(format!("crv `{}` is not Ed25519", name.escape_debug()));
     }
     let pair = Ed25519KeyPair::from_seed_and_public_key(&bytes(jwk, "d")?, &bytes(jwk, "x")?)
         .map_err(|_| "d and x do not belong together")?;

@@ -171,3 +171,6 @@ impl Material {
         Ok(verifier.verify(message, signature).is_ok())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,3 +129,38 @@ fn signed<'t>(text: &'t [u8], header: &[u8], payload: &[u8]) -> Cow<'t, [u8]> {
         _ => Cow::Owned([header, b".", payload].concat()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_signed_is_copied_only_if_dots_stand_beside_dots() {
+        for (text, is_copied) in [
+            ("eyJhbGciOiJIUzI1NiJ9.p.AA", false),
+            ("eyJhbGciOiJIUzI1NiJ9.p.AA.", false),
+            ("eyJhbGciOiJIUzI1NiJ9.p..AA", false),
+            ("eyJhbGciOiJIUzI1NiJ9..p.AA", true),
+            (".eyJhbGciOiJIUzI1NiJ9.p.AA", true),
+        ] {
+            let jws = Jws::parse(text.as_bytes()).unwrap();
+            assert_eq!(*jws.signed, *b"eyJhbGciOiJIUzI1NiJ9.p", "{text}");
+            assert_eq!(matches!(jws.signed, Cow::Owned(_)), is_copied, "{text}");
+            assert_eq!(format!("{jws:?}"), "Jws(HS256)");
+            assert_eq!((jws.key_id(), jws.payload()), (None, None));
+        }
+    }
+
+    #[test]
+    fn a_kid_that_is_empty_is_none() {
+        for (header, kid) in [
+            (r#"{"alg":"HS256","kid":""}"#, None),
+            (r#"{"alg":"HS256","kid":"k"}"#, Some("k")),
+        ] {
+            let text = format!("{}.AA.AA", URL_SAFE_NO_PAD.encode(header));
+            let jws = Jws::parse(text.as_bytes()).unwrap();
+            assert_eq!(jws.key_id(), kid);
+            assert_eq!(jws.payload(), Some(vec![0]));
+        }
+    }
+}

@@ -103,11 +103,6 @@ impl<'t> Token<'t> {
         self.expiry
     }
 
-    /// `nbf` in seconds since 1970, fractions cut off.
-    pub fn not_before(&self) -> Option<u64> {
-        self.not_before
-    }
-
     /// Fails with `NotYetValid` or `Expired` (S-219). `iat` is not looked at.
     ///
     /// Unlike in Envoy an `exp` of 0 is a time, and past.

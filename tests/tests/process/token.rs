@@ -419,3 +419,54 @@ fn what_makes_no_token_says_why() {
             .refuses(*code, says);
     }
 }
+
+#[test]
+fn arguments_that_contradict_each_other_exit_with_64() {
+    let place = Place::new();
+    for (arguments, says) in [
+        (&["token"][..], "Usage: meshward token <COMMAND>"),
+        (&["token", "jwks"], "--keys <FILE>"),
+        (
+            &["token", "jwks", "--keys", "k", "--kid", "k"],
+            "--new <ALGORITHM>",
+        ),
+        (
+            &["token", "jwks", "--keys", "k", "--new", "none"],
+            "invalid value 'none'",
+        ),
+        (&["token", "mint"], "--key <FILE>"),
+        (
+            &[
+                "token",
+                "mint",
+                "--key",
+                "k",
+                "--no-expiry",
+                "--expires",
+                "1h",
+            ],
+            "cannot be used with",
+        ),
+        (
+            &[
+                "token",
+                "mint",
+                "--key",
+                "k",
+                "--no-expiry",
+                "--expires-at",
+                "1",
+            ],
+            "cannot be used with",
+        ),
+        (&["token", "decode"], "<TEXT|@FILE|->"),
+    ] {
+        let ran = place.run(arguments);
+        assert_eq!(
+            (ran.code, ran.stdout.as_str()),
+            (Some(64), ""),
+            "{arguments:?}"
+        );
+        assert!(ran.stderr.contains(says), "{arguments:?}: {}", ran.stderr);
+    }
+}
