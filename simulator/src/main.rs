@@ -1,16 +1,24 @@
 //! `meshward-simulator --seed N --runs M`: runs drawn from a seed, judged, and one number for all of them.
+//!
+//! `meshward-simulator model --seed N --requests M`: answers of the core beside those of the reference model.
 
 use std::process::exit;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use meshward_simulator::campaign::plan::Profile;
 use meshward_simulator::campaign::{Kind, Outcome, seed_of};
+use meshward_simulator::model::trial::{self, subject::Core};
 use meshward_simulator::trace::{Hash, Trace};
 
 #[derive(Debug, Parser)]
-#[command(about = "Runs meshward's machines in virtual time, from a seed")]
+#[command(
+    about = "Runs meshward's machines in virtual time, from a seed",
+    args_conflicts_with_subcommands = true
+)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// A number, or any text: a commit hash is a good seed
     #[arg(long, default_value = "1")]
     seed: String,
@@ -31,6 +39,18 @@ struct Args {
     trace: bool,
 }
 
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Holds the core against the reference model, on drawn meshes and requests
+    Model {
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many requests at least
+        #[arg(long, default_value_t = 100_000)]
+        requests: u64,
+    },
+}
+
 fn profile(text: &str) -> Result<Profile, String> {
     Profile::named(text).ok_or_else(|| "calm, rough or storm".into())
 }
@@ -44,6 +64,11 @@ static CURRENT: AtomicU64 = AtomicU64::new(0);
 
 fn main() {
     let args = Args::parse();
+    if let Some(Command::Model { seed, requests }) = args.command {
+        let report = trial::run(seed, requests, true, &mut Core::default());
+        println!("{report}");
+        exit(report.difference.is_some().into());
+    }
     let reproduce = {
         let (seed, profile, kind) = (args.seed.clone(), args.profile, args.kind);
         move || {

@@ -368,11 +368,10 @@ fn verify(
     let number = |name| payload.get(name).and_then(Value::as_u64);
     let audience = match payload.get("aud") {
         None => Vec::new(),
-        Some(Value::String(one)) => vec![one.as_str()],
-        Some(Value::Array(list)) if list.iter().all(Value::is_string) => {
-            list.iter().filter_map(Value::as_str).collect()
-        }
-        Some(_) => return Err("Jwt payload [aud] field is not a string or string list"),
+        Some(one) => match one.as_array() {
+            Some(list) => list.iter().filter_map(Value::as_str).collect(),
+            None => one.as_str().into_iter().collect(),
+        },
     };
     let issuer = payload.get("iss").and_then(Value::as_str).unwrap_or_default();
     if !turned(
@@ -558,6 +557,13 @@ fn read(token: &str) -> Result<(Map<String, Value>, Map<String, Value>), &'stati
     }
     if other_than_text("jti") {
         return Err("Jwt payload [jti] field is not a string");
+    }
+    let is_audience = |value: &Value| match value.as_array() {
+        Some(list) => list.iter().all(Value::is_string),
+        None => value.is_string(),
+    };
+    if payload.get("aud").is_some_and(|value| !is_audience(value)) {
+        return Err("Jwt payload [aud] field is not a string or string list");
     }
     if BASE64_URL_SAFE_NO_PAD.decode(signature).is_err() {
         return Err("Jwt signature is an invalid Base64url encoded");

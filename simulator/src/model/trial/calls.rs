@@ -157,7 +157,7 @@ fn satisfy(chance: &mut Chance, draft: &mut Draft, policy: &AuthorizationPolicy,
             draft.identity = principal(c, v, almost);
         });
         pull(chance, &source.namespaces, &source.not_namespaces, |c, v, almost| {
-            let value = shifted(c, instance(c, v, &words::NAMESPACES), almost);
+            let value = like(c, v, &words::NAMESPACES, almost);
             set_part(c, draft, 2, &value);
         });
         pull(
@@ -167,7 +167,7 @@ fn satisfy(chance: &mut Chance, draft: &mut Draft, policy: &AuthorizationPolicy,
             |c, v, almost| account(c, draft, policy, v, almost),
         );
         pull(chance, &source.trust_domains, &source.not_trust_domains, |c, v, almost| {
-            let value = shifted(c, instance(c, v, &words::DOMAINS), almost);
+            let value = like(c, v, &words::DOMAINS, almost);
             set_part(c, draft, 0, &value);
         });
         pull(
@@ -189,13 +189,13 @@ fn satisfy(chance: &mut Chance, draft: &mut Draft, policy: &AuthorizationPolicy,
     if !rule.to.is_empty() {
         let operation = &rule.to[chance.index(rule.to.len())];
         pull(chance, &operation.hosts, &operation.not_hosts, |c, v, almost| {
-            draft.authority = shifted(c, instance(c, v, &words::HOSTS), almost);
+            draft.authority = like(c, v, &words::HOSTS, almost);
         });
         pull(chance, &operation.ports, &operation.not_ports, |_, v, _| {
             draft.port = v.parse().unwrap_or(draft.port);
         });
         pull(chance, &operation.methods, &operation.not_methods, |c, v, almost| {
-            draft.method = shifted(c, instance(c, v, &words::METHODS), almost);
+            draft.method = like(c, v, &words::METHODS, almost);
         });
         pull(chance, &operation.paths, &operation.not_paths, |c, v, almost| {
             let path = if v.contains('{') {
@@ -224,36 +224,36 @@ fn condition_pull(
         "destination.ip" => draft.reached = text(c, &words::PODS),
         "destination.port" => draft.port = v.parse().unwrap_or(draft.port),
         "source.namespace" => {
-            let value = shifted(c, instance(c, v, &words::NAMESPACES), almost);
+            let value = like(c, v, &words::NAMESPACES, almost);
             set_part(c, draft, 2, &value);
         }
         "source.principal" => draft.identity = principal(c, v, almost),
         "source.serviceAccount" => account(c, draft, policy, v, almost),
         "source.trustDomain" => {
-            let value = shifted(c, instance(c, v, &words::DOMAINS), almost);
+            let value = like(c, v, &words::DOMAINS, almost);
             set_part(c, draft, 0, &value);
         }
         "connection.sni" => {
-            draft.sni = Some(shifted(c, instance(c, v, &words::SERVER_NAMES), almost));
+            draft.sni = Some(like(c, v, &words::SERVER_NAMES, almost));
         }
         "request.auth.principal" => request_principal(c, draft, v, almost),
         "request.auth.audiences" => {
-            let value = shifted(c, instance(c, v, &words::AUDIENCES), almost);
+            let value = like(c, v, &words::AUDIENCES, almost);
             claim(c, draft, &["aud"], value);
         }
         "request.auth.presenter" => {
-            let value = shifted(c, instance(c, v, &words::PRESENTERS), almost);
+            let value = like(c, v, &words::PRESENTERS, almost);
             claim(c, draft, &["azp"], value);
         }
         _ => {
             let names = key.split_once('[').map_or("", |(_, names)| names);
             let names = names.trim_end_matches(']');
             if key.starts_with("request.headers") {
-                let value = shifted(c, instance(c, v, &words::HEADER_VALUES), almost);
+                let value = like(c, v, &words::HEADER_VALUES, almost);
                 header(c, draft, names, value);
             } else if key.starts_with("request.auth.claims") {
                 let path: Vec<&str> = names.split("][").collect();
-                let value = shifted(c, instance(c, v, &words::CLAIM_VALUES), almost);
+                let value = like(c, v, &words::CLAIM_VALUES, almost);
                 claim(c, draft, &path, value);
             }
         }
@@ -262,6 +262,12 @@ fn condition_pull(
 
 fn shifted(chance: &mut Chance, value: String, almost: bool) -> String {
     if almost { near(chance, &value) } else { value }
+}
+
+/// What the pattern matches, or almost.
+fn like(chance: &mut Chance, pattern: &str, words: &[&str], almost: bool) -> String {
+    let value = instance(chance, pattern, words);
+    shifted(chance, value, almost)
 }
 
 fn principal(chance: &mut Chance, pattern: &str, almost: bool) -> Option<String> {
@@ -323,7 +329,7 @@ fn request_principal(chance: &mut Chance, draft: &mut Draft, pattern: &str, almo
         }
         None => pattern,
     };
-    let subject = shifted(chance, instance(chance, subject, &words::SUBJECTS), almost);
+    let subject = like(chance, subject, &words::SUBJECTS, almost);
     draft.payload.insert("sub".into(), subject.into());
 }
 
@@ -387,14 +393,17 @@ fn filled(chance: &mut Chance, template: &str) -> String {
 }
 
 fn request(chance: &mut Chance, mut draft: Draft) -> Request {
-    let mut target = if draft.path.starts_with('/') {
-        draft.path.clone()
-    } else {
-        format!("/{}", draft.path)
-    };
+    let mut target = draft.path.clone();
+    if !target.starts_with('/') {
+        target.insert(0, '/');
+    }
     target.retain(|c| c.is_ascii_graphic() && !"?#".contains(c));
     if chance.one_in(3) {
         target = dressed(chance, &target);
+    }
+    // Anything else is 400 before there is a request (S-182).
+    if !target.starts_with('/') {
+        target.insert(0, '/');
     }
     if chance.one_in(6) {
         draft.query.insert(0, ("a".into(), "/../%2f//".into()));
@@ -434,8 +443,9 @@ fn dressed(chance: &mut Chance, path: &str) -> String {
     let at = chance.pick(&slashes);
     let (before, after) = path.split_at(at);
     let rest = &after[1..];
-    match chance.within(0..=17) {
+    match chance.within(0..=18) {
         0 => format!("{before}//{rest}"),
+        18 => format!("//{}", path.trim_start_matches('/')),
         1 => format!("{before}/./{rest}"),
         2 => format!("{before}/q/../{rest}"),
         3 => format!("{before}/%2e/{rest}"),
@@ -454,7 +464,6 @@ fn dressed(chance: &mut Chance, path: &str) -> String {
         16 => path.replacen("%7e", "~", 1),
         _ => format!("{before}/...{after}"),
     }
-    .replacen("", if chance.one_in(40) { "/" } else { "" }, 1)
 }
 
 fn add_token(
@@ -601,12 +610,10 @@ fn token(
         chance.pick(&listed)
     };
     let mut header = Map::new();
-    let algorithm = chance.pick(key.algorithms);
-    header.insert("alg".into(), algorithm.into());
+    header.insert("alg".into(), chance.pick(key.algorithms).into());
     if chance.one_in(2) {
         header.insert("kid".into(), key.kid.into());
     }
-    let mut signed_for = algorithm;
     match chance.within(0..=49) {
         0 => drop(payload.insert("exp".into(), json!(NOW - 60))),
         1 | 2 => drop(payload.insert("exp".into(), json!(NOW - 61))),
@@ -626,8 +633,7 @@ fn token(
         17 => drop(header.remove("alg")),
         18 | 19 => {
             key = &keys[chance.index(keys.len())];
-            signed_for = key.algorithms[0];
-            header.insert("alg".into(), signed_for.into());
+            header.insert("alg".into(), key.algorithms[0].into());
         }
         20 => {
             // Signed by one, said to be by another kind.
@@ -638,13 +644,14 @@ fn token(
         23 => drop(payload.insert("aud".into(), "elsewhere".into())),
         _ => {}
     }
-    if header.get("alg").and_then(Value::as_str) != Some(signed_for) {
-        // The signature is of the algorithm that it really is of; the oracle must not vouch for the other.
-        signed_for = "";
-    }
+    // For an algorithm that is not the key's the signature is of one that is, and good for nothing.
+    let said = header.get("alg").and_then(Value::as_str);
+    let algorithm = said
+        .and_then(|said| key.algorithms.iter().find(|algorithm| **algorithm == said))
+        .copied();
     let token = minted.mint(
         key,
-        signed_for,
+        algorithm.unwrap_or_default(),
         &Value::Object(header),
         &Value::Object(payload.clone()).to_string(),
     );

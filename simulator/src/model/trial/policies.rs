@@ -96,10 +96,9 @@ fn config(chance: &mut Chance) -> MeshConfig {
 pub fn workloads(chance: &mut Chance) -> Vec<Workload> {
     let count = chance.within(1..=2);
     (0..count)
-        .map(|_| Workload {
-            namespace: text(chance, &words::NAMESPACES[..chance.pick(&[1, 2, 4])]),
-            labels: labels(chance, 3),
-            ports: words::PORTS
+        .map(|_| {
+            let reach = chance.pick(&[1, 2, 4]);
+            let ports = words::PORTS
                 .iter()
                 .map(|port| {
                     let kind = chance.pick(&[
@@ -111,7 +110,12 @@ pub fn workloads(chance: &mut Chance) -> Vec<Workload> {
                     ]);
                     (*port, kind)
                 })
-                .collect(),
+                .collect();
+            Workload {
+                namespace: text(chance, &words::NAMESPACES[..reach]),
+                labels: labels(chance, 3),
+                ports,
+            }
         })
         .collect()
 }
