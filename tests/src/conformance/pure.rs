@@ -9,7 +9,9 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 use meshward_core::api::load::yaml::{Node, Value};
+use meshward_core::authn::Claims;
 use meshward_core::authz::id::details_of;
+use meshward_core::authz::matcher::RequestPrincipal;
 use meshward_core::authz::pattern::{self, Field};
 use meshward_core::authz::trust_domain::expand_principals;
 use meshward_core::http::forwarded::{Place, original_client};
@@ -23,14 +25,10 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value as Json, json};
 
+use super::bytes::Found;
 use super::cert::{Authorities, Spec};
-use super::tree::{Fault, Fields, fault, list, number, text, texts};
-
-/// Puts into a text what its `${…}` stand for.
-pub(super) type Substitute<'s> = dyn FnMut(&str, &mut Authorities) -> Result<String, String> + 's;
-
-/// The fields of `expect`, by name.
-pub(super) type Found = BTreeMap<&'static str, Json>;
+use super::tree::{Fault, Fields, fault, list, number, plain_json, text, texts};
+use super::words::Makers;
 
 /// What a check of one of these kinds gives.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +39,10 @@ pub(super) enum Question {
         pattern: String,
         value: Option<String>,
         policy_namespace: String,
+    },
+    RequestPrincipal {
+        pattern: String,
+        claims: serde_json::Map<String, Json>,
     },
     Normalize {
         mode: Normalization,
@@ -100,6 +102,10 @@ impl Question {
                     None => String::new(),
                 },
             },
+            "request_principal" => Self::RequestPrincipal {
+                pattern: fields.text("pattern")?.to_owned(),
+                claims: read_claims(fields.need("claims")?)?,
+            },
             "normalize" => Self::Normalize {
                 mode: read_mode(fields.need("mode")?)?,
                 target: fields.text("path")?.to_owned(),
@@ -138,7 +144,7 @@ impl Question {
     pub(super) fn expectations(&self) -> &'static [&'static str] {
         match self {
             Self::Validate(_) => &["accepted", "warning"],
-            Self::StringMatch { .. } => &["match"],
+            Self::StringMatch { .. } | Self::RequestPrincipal { .. } => &["match"],
             Self::Normalize { .. } => &["path", "status"],
             Self::ExpandPrincipals { .. } => &["principals"],
             Self::RemoteIp { .. } => &["ip"],
@@ -162,14 +168,10 @@ impl Question {
     }
 
     /// Fails, in words, where a check is none that its kind can be asked.
-    pub(super) fn answer(
-        &self,
-        authorities: &mut Authorities,
-        substitute: &mut Substitute<'_>,
-    ) -> Result<Found, String> {
+    pub(super) fn answer(&self, makers: &mut Makers) -> Result<Found, String> {
         let one = |name, value: Json| Ok(BTreeMap::from([(name, value)]));
         match self {
-            Self::Validate(document) => document.judge(&mut |text| substitute(text, authorities)),
+            Self::Validate(document) => document.judge(makers),
             Self::StringMatch {
                 field,
                 pattern,
@@ -179,6 +181,12 @@ impl Question {
                 let matches = pattern::matches(*field, pattern, value.as_deref(), policy_namespace)
                     .map_err(|bad| bad.to_string())?;
                 one("match", matches.into())
+            }
+            Self::RequestPrincipal { pattern, claims } => {
+                let claims = Claims::new(claims.clone(), [].into());
+                let text = |name| claims.payload().get(name).and_then(Json::as_str);
+                let principal = RequestPrincipal::parse(pattern);
+                one("match", principal.matches(text("iss"), text("sub")).into())
             }
             Self::Normalize { mode, target } => {
                 let path = h1::path_of("GET", target.as_bytes()).ok();
@@ -232,16 +240,16 @@ impl Question {
                 },
             ),
             Self::X509Svid(spec) => {
-                let certificate = authorities.issue(spec)?;
+                let certificate = makers.authorities.issue(spec)?;
                 one("valid", Leaf::parse(&certificate.chain[0]).is_ok().into())
             }
             Self::X509Ca(spec) => {
-                let certificate = authorities.issue(spec)?;
+                let certificate = makers.authorities.issue(spec)?;
                 let verdict = check_signing_certificate(&certificate.chain[0]);
                 one("valid", verdict.is_ok().into())
             }
             Self::Bundle(keys) => {
-                let document = document_of(keys, authorities)?;
+                let document = document_of(keys, &mut makers.authorities)?;
                 let domain = TrustDomain::parse("partner.example").map_err(|e| e.to_string())?;
                 let bundle = TrustBundle::from_document(&document, &domain)
                     .map_err(|error| error.to_string())?;
@@ -297,6 +305,13 @@ fn read_field(node: &Node) -> Result<Field, Fault> {
         "trust_domain" => Field::TrustDomain,
         other => return fault(node, format!("`{other}` is nothing that patterns are for")),
     })
+}
+
+fn read_claims(node: &Node) -> Result<serde_json::Map<String, Json>, Fault> {
+    match plain_json(node) {
+        Json::Object(claims) => Ok(claims),
+        _ => fault(node, "claims are a map"),
+    }
 }
 
 fn read_mode(node: &Node) -> Result<Normalization, Fault> {

@@ -1,6 +1,7 @@
 use meshward_core::api::load::yaml;
 use meshward_simulator::clock::BIRTH;
 
+use super::super::keys::Keys;
 use super::*;
 
 /// What a check of this kind answers.
@@ -11,8 +12,9 @@ fn ask(kind: &str, given: &str) -> Json {
     let question = Question::read(kind, &mut fields).expect("a check of this kind");
     fields.end().expect("nothing is left");
     let question = question.expect("a kind that is run");
-    let found = question.answer(&mut Authorities::new(BIRTH), &mut |text, _| {
-        Ok(text.replace("${NAME}", "put"))
+    let found = question.answer(&mut Makers {
+        authorities: Authorities::new(BIRTH),
+        keys: Keys::default(),
     });
     let found = found.expect("an answer");
     for name in found.keys() {
@@ -64,6 +66,26 @@ fn every_kind_of_pattern_is_asked() {
             matches,
             "{words}"
         );
+    }
+}
+
+#[test]
+fn request_principals_are_asked_of_claims_that_are_texts() {
+    let ask = |pattern: &str, claims: &str| {
+        only(
+            "request_principal",
+            &format!("{{pattern: '{pattern}', claims: {claims}}}"),
+        )
+    };
+    assert_eq!(ask("i/s", "{iss: i, sub: s}"), true);
+    assert_eq!(ask("*", "{iss: i, sub: s}"), true);
+    for claims in [
+        "{iss: i}",
+        "{sub: s}",
+        "{iss: i, sub: 7}",
+        "{iss: i, sub: [s]}",
+    ] {
+        assert_eq!(ask("*", claims), false, "{claims}");
     }
 }
 
@@ -208,7 +230,7 @@ fn resources_are_judged_with_what_stands_in_them() {
     assert_eq!(judge(doubtful), json!({"accepted": true, "warning": true}));
     let port = |port: &str| {
         judge(&format!(
-            "{{rules: [{{to: [{{operation: {{hosts: ['${{NAME}}'], ports: [{port}]}}}}]}}]}}"
+            "{{rules: [{{to: [{{operation: {{hosts: ['${{JWKS:}}'], ports: [{port}]}}}}]}}]}}"
         ))
     };
     assert_eq!(port("'80'"), json!({"accepted": true, "warning": false}));

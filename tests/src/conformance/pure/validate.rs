@@ -6,8 +6,9 @@ use std::sync::Arc;
 use meshward_core::api::load::yaml::{self, Key, Node, Value};
 use meshward_core::api::load::{Cause, Text, validate};
 
+use super::super::bytes::Found;
 use super::super::tree::{Fault, text};
-use super::Found;
+use super::super::words::Makers;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(in super::super) struct Document {
@@ -32,8 +33,8 @@ impl Document {
         self.unjudged.as_deref()
     }
 
-    pub(super) fn judge(&self, substitute: &mut Replace<'_>) -> Result<Found, String> {
-        let text = substituted(&self.text, substitute)?;
+    pub(super) fn judge(&self, makers: &mut Makers) -> Result<Found, String> {
+        let text = substituted(&self.text, makers)?;
         let loaded = validate(&[whole(text)], NAMESPACE);
         let warning = loaded.findings.iter().any(|finding| !finding.is_error());
         Ok(BTreeMap::from([
@@ -42,9 +43,6 @@ impl Document {
         ]))
     }
 }
-
-/// What stands for a text.
-type Replace<'s> = dyn FnMut(&str) -> Result<String, String> + 's;
 
 /// For resources that name none.
 const NAMESPACE: &str = "default";
@@ -66,7 +64,7 @@ fn kind_of(text: &str) -> String {
 }
 
 /// The text itself if nothing in it stands for something else, else one that says the same with what stands for it.
-fn substituted(text: &str, substitute: &mut Replace<'_>) -> Result<String, String> {
+fn substituted(text: &str, makers: &mut Makers) -> Result<String, String> {
     if !text.contains("${") {
         return Ok(text.to_owned());
     }
@@ -78,7 +76,7 @@ fn substituted(text: &str, substitute: &mut Replace<'_>) -> Result<String, Strin
         }
         if let Some(root) = &document.root {
             out.push_str("---\n");
-            write(root, substitute, &mut out)?;
+            write(root, makers, &mut out)?;
             out.push('\n');
         }
     }
@@ -86,20 +84,20 @@ fn substituted(text: &str, substitute: &mut Replace<'_>) -> Result<String, Strin
 }
 
 /// JSON, which is YAML, but for numbers: they stay as they are spelt.
-fn write(node: &Node, substitute: &mut Replace<'_>, out: &mut String) -> Result<(), String> {
+fn write(node: &Node, makers: &mut Makers, out: &mut String) -> Result<(), String> {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     match &node.value {
         Value::Null => out.push_str("null"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
         Value::Number(text) => out.push_str(text),
-        Value::Text { text, .. } => out.push_str(&quoted(&substitute(text)?)),
+        Value::Text { text, .. } => out.push_str(&quoted(&makers.substitute(text)?)),
         Value::List(items) => {
             out.push('[');
             for (i, item) in items.iter().enumerate() {
                 if i > 0 {
                     out.push_str(", ");
                 }
-                write(item, substitute, out)?;
+                write(item, makers, out)?;
             }
             out.push(']');
         }
@@ -111,7 +109,7 @@ fn write(node: &Node, substitute: &mut Replace<'_>, out: &mut String) -> Result<
                 }
                 out.push_str(&quoted(name));
                 out.push_str(": ");
-                write(node, substitute, out)?;
+                write(node, makers, out)?;
             }
             out.push('}');
         }
