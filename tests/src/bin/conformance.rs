@@ -1,4 +1,5 @@
-//! Runs the conformance corpus: `conformance DIR [--theme T] [--id ID] [--json FILE] [--fixtures FILE]`.
+//! Runs the conformance corpus: `conformance DIR [--theme T] [--id ID] [--json FILE] [--fixtures FILE]
+//! [--rename]`.
 //!
 //! Exit codes: 0 nothing failed, 1 something did, 64 usage, 65 a file that cannot be read, 74 a report that cannot be
 //! written.
@@ -27,9 +28,12 @@ struct Args {
     /// Also writes every result to this file.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// The meshes; `fixtures.yaml` in DIR or in its parent by default.
+    /// The meshes; `fixtures.yaml` in DIR or in its parent by default, then that of the shared corpus.
     #[arg(long)]
     fixtures: Option<PathBuf>,
+    /// With other names, ports and values than the files say, everywhere alike.
+    #[arg(long)]
+    rename: bool,
 }
 
 const FAILED: u8 = 1;
@@ -55,6 +59,8 @@ fn main() -> ExitCode {
         fixtures: args.fixtures,
         theme: args.theme,
         id: args.id,
+        renamed: args.rename,
+        ..Options::default()
     };
     let report = match run(&options) {
         Ok(report) => report,

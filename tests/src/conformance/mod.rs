@@ -13,8 +13,10 @@ mod client;
 mod corpus;
 mod http;
 mod keys;
+mod lies;
 mod made;
 mod pure;
+mod rename;
 mod request;
 mod scene;
 mod stage;
@@ -54,6 +56,7 @@ pub const FEATURES: &[&str] = &[
     "detection-timeout",
     "grpc",
     "jwt",
+    "mesh-mtls",
     "outbound",
     "path-normalization",
     "peer-auth",
@@ -75,6 +78,10 @@ pub struct Options {
     pub theme: Option<String>,
     /// Of a case or of a check.
     pub id: Option<String>,
+    /// Names, ports and values are others than the files say, everywhere alike.
+    pub renamed: bool,
+    /// Each value that a check expects is also changed by itself, and must not be found then.
+    pub doubting: bool,
 }
 
 /// Why nothing was run.
@@ -113,6 +120,10 @@ pub struct Judged {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     pub checks: Vec<Judged>,
+    /// How many changed expectations were tried.
+    pub doubts: usize,
+    /// Those that were found although they are wrong: check and expectation.
+    pub believed: Vec<(String, Json)>,
 }
 
 impl Report {
@@ -185,20 +196,35 @@ pub fn run(options: &Options) -> Result<Report, Refused> {
         keys: Keys::default(),
     };
     for case in &cases {
+        let other = options.renamed.then(|| rename::renamed(case));
+        let case = other.as_ref().unwrap_or(case);
         let mut stages = Stages::new(case);
         for check in &case.checks {
             let chosen = options
                 .id
                 .as_ref()
                 .is_none_or(|id| *id == case.id || *id == check.id);
-            if chosen {
-                report.checks.push(Judged {
-                    id: check.id.clone(),
-                    kind: check.kind.clone(),
-                    rule: check.rule.clone(),
-                    verdict: judge(&mut stages, check, &mut makers),
-                });
+            if !chosen {
+                continue;
             }
+            let doubts = match options.doubting {
+                true => lies::of(&check.expect),
+                false => Vec::new(),
+            };
+            let (verdict, believed) = judge(&mut stages, check, &doubts, &mut makers);
+            if verdict == Verdict::Passed {
+                report.doubts += doubts.len();
+            }
+            let believed = believed.into_iter();
+            report
+                .believed
+                .extend(believed.map(|lie| (check.id.clone(), lie)));
+            report.checks.push(Judged {
+                id: check.id.clone(),
+                kind: check.kind.clone(),
+                rule: check.rule.clone(),
+                verdict,
+            });
         }
     }
     if report.checks.is_empty() {
@@ -334,39 +360,64 @@ impl<'c> Stages<'c> {
     }
 }
 
-fn judge(stages: &mut Stages<'_>, check: &Check, makers: &mut Makers) -> Verdict {
+/// Judges a check, and which of `doubts` would pass too.
+fn judge(
+    stages: &mut Stages<'_>,
+    check: &Check,
+    doubts: &[Expect],
+    makers: &mut Makers,
+) -> (Verdict, Vec<Json>) {
     let lacking = lacking(stages.case, check);
     if !lacking.is_empty() {
         let lacking: Vec<&str> = lacking.into_iter().collect();
-        return Verdict::Skipped(format!("needs {}", lacking.join(", ")));
+        let reason = format!("needs {}", lacking.join(", "));
+        return (Verdict::Skipped(reason), Vec::new());
     }
     let Some(given) = &check.given else {
-        return Verdict::Skipped(format!("kind {}", check.kind));
+        let reason = format!("kind {}", check.kind);
+        return (Verdict::Skipped(reason), Vec::new());
     };
     if let Given::Pure(question) = given
         && let Some(kind) = question.unjudged()
     {
-        return Verdict::Skipped(format!("kind {kind}"));
+        return (Verdict::Skipped(format!("kind {kind}")), Vec::new());
     }
+    let mut believed = doubts.to_vec();
+    // Some things are done several times, and all have to come out as they should.
+    let mut one = |got: &dyn Fn(&Expect) -> Option<Json>| {
+        believed.retain(|doubt| got(doubt).is_none());
+        got(&check.expect)
+    };
     let got = match given {
         Given::Request(request) => stages
             .scene(makers)
-            .and_then(|scene| request::run(scene, request, check, makers)),
-        _ => find(stages, given, check, makers).map(|found| compare(&check.expect, &found)),
+            .and_then(|scene| request::run(scene, request, makers, &mut one)),
+        _ => find(stages, given, check, makers)
+            .map(|found| one(&|expect: &Expect| compare(expect, &found))),
     };
     let got = match got {
-        Ok(None) => return Verdict::Passed,
+        Ok(None) => {
+            let believed = believed.iter().map(words_of).collect();
+            return (Verdict::Passed, believed);
+        }
         Ok(Some(got)) => got,
         Err(words) => Json::String(words),
     };
-    Verdict::Failed {
-        expected: request::expected(check),
-        got,
-    }
+    let expected = words_of(&check.expect);
+    (Verdict::Failed { expected, got }, Vec::new())
+}
+
+/// What a check expects, by name.
+type Expect = BTreeMap<String, Node>;
+
+fn words_of(expect: &Expect) -> Json {
+    let fields = expect.iter();
+    let fields = fields.map(|(name, node)| (name.clone(), plain_json(node)));
+    Json::Object(fields.collect())
 }
 
 /// `None` if every expected field is as it should be, else what was found of them.
-fn compare(expect: &BTreeMap<String, Node>, found: &Found) -> Option<Json> {
+fn compare(expect: &Expect, found: &Found) -> Option<Json> {
     let mut right = true;
     let mut got = serde_json::Map::new();
     for (name, node) in expect {
