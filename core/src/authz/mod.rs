@@ -10,8 +10,10 @@
 
 pub mod attributes;
 pub mod compile;
+mod condition;
 pub mod evaluate;
 pub mod explanation;
+mod header;
 pub mod id;
 mod index;
 pub mod listener;
