@@ -8,6 +8,7 @@ mod claims;
 mod effects;
 mod explanation;
 mod json;
+pub mod jwa;
 pub mod jwk;
 pub mod jws;
 mod locate;
