@@ -14,6 +14,7 @@ mod say;
 mod sidecar;
 mod token;
 mod up;
+mod validate;
 mod walkthrough;
 
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Command {
     Token(token::Command),
     /// Starts a mesh on this machine from Kubernetes and Istio YAML. Stays until Ctrl-C.
     Up(up::Arguments),
+    /// Says whether Kubernetes and Istio YAML is valid, without a mesh, as `istioctl validate -f`.
+    Validate(validate::Arguments),
     /// Runs the commands of a walk-through and compares what they print.
     Walkthrough(walkthrough::Arguments),
 }
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Sidecar(arguments) => sidecar::run(arguments),
         Command::Token(command) => token::run(command),
         Command::Up(arguments) => up::run(arguments),
+        Command::Validate(arguments) => validate::run(arguments),
         Command::Walkthrough(arguments) => walkthrough::run(arguments),
     };
     match outcome {

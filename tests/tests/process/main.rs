@@ -12,3 +12,4 @@ mod secrets;
 mod sidecar_files;
 mod token;
 mod usage;
+mod validate;
