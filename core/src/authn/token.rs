@@ -103,6 +103,11 @@ impl<'t> Token<'t> {
         self.expiry
     }
 
+    /// `nbf` likewise. The token is accepted from [`CLOCK_SKEW`] before it.
+    pub(super) fn not_before(&self) -> Option<u64> {
+        self.not_before
+    }
+
     /// Fails with `NotYetValid` or `Expired` (S-219). `iat` is not looked at.
     ///
     /// Unlike in Envoy an `exp` of 0 is a time, and past.
