@@ -11,6 +11,8 @@ mod files;
 mod logs;
 mod machine;
 mod mesh;
+mod proxy_config;
+mod proxy_status;
 mod say;
 mod sidecar;
 mod up;
@@ -41,6 +43,12 @@ enum Command {
     Exec(exec::Arguments),
     /// Says what would become of a request, and why: in a mesh that runs, or in one that files describe.
     Explain(explain::Arguments),
+    /// Shows what one sidecar of a mesh that runs is configured with, as istioctl does.
+    #[command(alias = "pc")]
+    ProxyConfig(proxy_config::Arguments),
+    /// Shows for each sidecar of a mesh that runs what it decides by, as istioctl does.
+    #[command(alias = "ps")]
+    ProxyStatus(proxy_status::Arguments),
     /// Runs a sidecar from one static file. SIGHUP reads everything again, SIGTERM drains.
     Sidecar(sidecar::Arguments),
     /// Starts a mesh on this machine from Kubernetes and Istio YAML. Stays until Ctrl-C.
@@ -67,6 +75,8 @@ fn main() -> ExitCode {
         Command::Delete(arguments) => delete::run(arguments),
         Command::Exec(arguments) => exec::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
+        Command::ProxyConfig(arguments) => proxy_config::run(arguments),
+        Command::ProxyStatus(arguments) => proxy_status::run(&arguments),
         Command::Sidecar(arguments) => sidecar::run(arguments),
         Command::Up(arguments) => up::run(arguments),
         Command::Walkthrough(arguments) => walkthrough::run(arguments),

@@ -55,6 +55,25 @@ pub(crate) enum Ask {
     },
     /// What would become of a request.
     Explain(Asked),
+    /// Which sidecars decide by what.
+    ProxyStatus,
+    /// What one sidecar is configured with.
+    ProxyConfig {
+        what: Part,
+        workload: String,
+        namespace: Option<String>,
+    },
+}
+
+/// A part of a sidecar's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Part {
+    Listener,
+    Route,
+    Cluster,
+    Secret,
+    Policy,
 }
 
 /// A request that somebody thinks of. Its headers may hold credentials.
@@ -94,10 +113,10 @@ pub(crate) struct Response {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Answer {
     Found(Workload),
-    /// What would become of it, for people and as `docs/explain.schema.json` describes it.
-    Explained {
+    /// What was asked about, for people and for programs.
+    Shown {
         text: String,
-        account: serde_json::Value,
+        json: serde_json::Value,
     },
     /// Done. `lines` as kubectl prints them, `warnings` for stderr.
     Done {
@@ -168,7 +187,15 @@ pub(crate) fn ask(folder: &Folder, ask: Ask) -> Result<Answer, Failure> {
         Answer::Data(findings) => Err(Failure::Data(findings)),
         Answer::NotFound(message) => Err(Failure::Server(message)),
         Answer::Failed(message) => Err(Failure::Machine(message)),
-        answer @ (Answer::Found(_) | Answer::Done { .. } | Answer::Explained { .. }) => Ok(answer),
+        answer @ (Answer::Found(_) | Answer::Done { .. } | Answer::Shown { .. }) => Ok(answer),
+    }
+}
+
+/// Asks about something that is shown: its text and its JSON.
+pub(crate) fn look(folder: &Folder, about: Ask) -> Result<(String, serde_json::Value), Failure> {
+    match ask(folder, about)? {
+        Answer::Shown { text, json } => Ok((text, json)),
+        _ => Err(Failure::Machine("the mesh answers something else".into())),
     }
 }
 

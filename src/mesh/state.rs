@@ -123,6 +123,12 @@ impl State {
                 ignore_not_found,
             } => self.delete(files, &namespace, ignore_not_found),
             Ask::Explain(asked) => self.explain(&asked),
+            Ask::ProxyStatus => Ok(self.proxy_status()),
+            Ask::ProxyConfig {
+                what,
+                workload,
+                namespace,
+            } => self.proxy_config(what, &workload, namespace.as_deref()),
         };
         match outcome {
             Ok(answer) => answer,
