@@ -7,12 +7,17 @@ mod delete;
 mod exec;
 mod exit;
 mod files;
+mod get;
+mod label;
 mod logs;
+mod logs_command;
 mod machine;
 mod mesh;
+mod rollout;
 mod say;
 mod sidecar;
 mod up;
+mod wait;
 mod walkthrough;
 
 use std::process::ExitCode;
@@ -34,14 +39,25 @@ enum Command {
     /// Makes a certificate authority and issues workload certificates.
     #[command(subcommand)]
     Ca(ca::Command),
-    /// Takes resources out of a mesh that runs, as `kubectl delete -R -f`.
+    /// Takes resources out of a mesh that runs, by name or by file, as `kubectl delete`.
     Delete(delete::Arguments),
     /// Runs a command as a workload of a mesh that runs.
     Exec(exec::Arguments),
+    /// Shows what is in a mesh that runs, as `kubectl get`.
+    Get(get::Arguments),
+    /// Changes labels of resources of a mesh that runs, as `kubectl label`.
+    Label(label::Arguments),
+    /// Shows what an app or its sidecar wrote, as `kubectl logs`.
+    Logs(logs_command::Arguments),
+    /// Makes the pods of deployments anew, as `kubectl rollout`.
+    #[command(subcommand)]
+    Rollout(rollout::Command),
     /// Runs a sidecar from one static file. SIGHUP reads everything again, SIGTERM drains.
     Sidecar(sidecar::Arguments),
     /// Starts a mesh on this machine from Kubernetes and Istio YAML. Stays until Ctrl-C.
     Up(up::Arguments),
+    /// Waits until sidecars are up to date, or resources are ready or gone, as `kubectl wait`.
+    Wait(wait::Arguments),
     /// Runs the commands of a walk-through and compares what they print.
     Walkthrough(walkthrough::Arguments),
 }
@@ -63,8 +79,13 @@ fn main() -> ExitCode {
         Command::Ca(command) => ca::run(command),
         Command::Delete(arguments) => delete::run(arguments),
         Command::Exec(arguments) => exec::run(arguments),
+        Command::Get(arguments) => get::run(arguments),
+        Command::Label(arguments) => label::run(arguments),
+        Command::Logs(arguments) => logs_command::run(arguments),
+        Command::Rollout(command) => rollout::run(command),
         Command::Sidecar(arguments) => sidecar::run(arguments),
         Command::Up(arguments) => up::run(arguments),
+        Command::Wait(arguments) => wait::run(arguments),
         Command::Walkthrough(arguments) => walkthrough::run(arguments),
     };
     match outcome {
