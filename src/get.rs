@@ -35,8 +35,9 @@ pub(crate) struct Arguments {
 /// In which namespaces.
 #[derive(Args, Debug)]
 pub(crate) struct What {
-    #[arg(short, long, default_value = "default", value_name = "NS")]
-    namespace: String,
+    /// In one namespace [default: default]
+    #[arg(short, long, value_name = "NS", conflicts_with = "all_namespaces")]
+    pub(crate) namespace: Option<String>,
     /// In all namespaces.
     #[arg(short = 'A', long)]
     all_namespaces: bool,
@@ -54,7 +55,8 @@ enum Output {
 impl What {
     /// `None`: all of them.
     pub(crate) fn namespace(&self) -> Option<String> {
-        (!self.all_namespaces).then(|| self.namespace.clone())
+        let namespace = self.namespace.as_deref().unwrap_or("default");
+        (!self.all_namespaces).then(|| namespace.to_owned())
     }
 
     /// What `words` and labels are about.

@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     /// Give up after so long.
     #[arg(long, default_value = "30s", value_name = "SPAN", value_parser = span)]
     timeout: Duration,
-    /// All sidecars of the namespace; with a kind all of its objects.
+    /// All sidecars of the mesh, or of the namespace; with a kind all of its objects.
     #[arg(long)]
     all: bool,
     /// With synced a workload, as exec takes it; else KIND NAME… or KIND/NAME….
@@ -75,11 +75,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
                 return Err(Failure::Usage("name workloads, or take --all".into()));
             }
             let words = arguments.words;
-            // A workload that is named is looked for in all namespaces, as exec does.
-            let namespace = match arguments.what.namespace() {
-                Some(namespace) if namespace == "default" && !arguments.all => None,
-                namespace => namespace,
-            };
+            let namespace = arguments.what.namespace;
             Box::new(move || synced(&folder, &words, namespace.as_deref()))
         }
         condition => {
@@ -122,7 +118,10 @@ fn until(
         let missing: Vec<String> = state
             .iter()
             .filter(|(name, _)| !said.contains(name))
-            .map(|(name, _)| format!("error: timed out waiting for the condition on {name}"))
+            .map(|(name, _)| {
+                let plural = plural(name);
+                format!("error: timed out waiting for the condition on {plural}")
+            })
             .collect();
         if missing.is_empty() {
             return Ok(ExitCode::SUCCESS);
@@ -131,6 +130,15 @@ fn until(
             return Err(Failure::Server(missing.join("\n")));
         }
         thread::sleep(LOOK);
+    }
+}
+
+/// `pods/web` of `pod/web`.
+fn plural(name: &str) -> String {
+    let parts = name.split_once('/');
+    match parts.and_then(|(kind, name)| Some((Resource::named(kind)?, name))) {
+        Some((kind, name)) => format!("{}/{name}", kind.plural()),
+        None => name.to_owned(),
     }
 }
 

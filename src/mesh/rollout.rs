@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use meshward_core::api::load::Text;
 use meshward_core::api::object::{Key, Kind};
-use meshward_core::control::mesh::PodKey;
+use meshward_core::control::mesh::{PodFacts, PodKey};
 use meshward_core::control::plane::Plane;
-use meshward_core::control::store::NotFoundError;
+use meshward_core::control::store::{Change, NotFoundError, Outcome};
 
 use super::protocol::{Answer, Progress, Scope};
 use super::running::Event;
@@ -69,11 +69,25 @@ impl Rollouts {
     }
 }
 
-/// Pods of Deployments whose template is another now, with the names of these. An error is one of the new template.
-pub(super) fn outdated(plane: &Plane, texts: &[Text]) -> Result<Vec<(String, PodKey)>, Failure> {
+/// Pods of Deployments that were configured to another template, with the names of these. An error is one of the template.
+pub(super) fn outdated(
+    plane: &Plane,
+    outcomes: &[Outcome],
+    texts: &[Text],
+) -> Result<Vec<(String, PodKey)>, Failure> {
+    let configured: BTreeSet<(&str, &str)> = outcomes
+        .iter()
+        .filter(|o| o.key.kind == Kind::Deployment && o.change == Change::Configured)
+        .map(|o| (o.key.namespace.as_str(), o.key.name.as_str()))
+        .collect();
+    let is_of = |pod: &&PodFacts| {
+        let owner = pod.owner.as_deref();
+        owner.is_some_and(|owner| configured.contains(&(pod.namespace.as_str(), owner)))
+    };
     let pods: Vec<(String, PodKey)> = plane
         .mesh()
         .pods()
+        .filter(is_of)
         .filter(|pod| plane.is_outdated(pod))
         .filter_map(|pod| Some((pod.owner.clone()?, pod.key())))
         .collect();

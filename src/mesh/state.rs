@@ -223,7 +223,7 @@ impl State {
         let objects = load_objects(&texts, namespace, strict).map_err(data)?;
         let mut next = self.plane.clone();
         let outcomes = next.apply(objects.objects, machine::now()).map_err(data)?;
-        let outdated = outdated(&next, &texts)?;
+        let outdated = outdated(&next, &outcomes, &texts)?;
         let mut warnings: Vec<String> = objects.warnings.iter().map(Finding::to_string).collect();
         let former = self.sources.clone();
         self.sources.note(&texts, changed(&outcomes, next.store()));

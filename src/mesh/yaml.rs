@@ -106,7 +106,7 @@ fn string(value: &str, depth: Option<usize>, text: &mut String) {
                 text.push_str(line);
             }
         }
-    } else if !value.chars().all(is_plain) {
+    } else if is_other_type(value) || !value.chars().all(is_plain) {
         double_quoted(value, text);
     } else if needs_quotes(value) {
         text.push('\'');
@@ -136,41 +136,34 @@ fn double_quoted(value: &str, text: &mut String) {
     text.push('"');
 }
 
-/// Without them it would be something else than this text, or no YAML.
-fn needs_quotes(value: &str) -> bool {
+/// Without quotes it would be a boolean, a number, a time or nothing, in YAML 1.1 or 1.2.
+fn is_other_type(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
     let is_word = matches!(
         lower.as_str(),
         "" | "~" | "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n" | "<<" | "="
     );
-    // Whatever begins like a number is safe in quotes: numbers, versions, times.
-    let is_numeric = value.starts_with(|c: char| c.is_ascii_digit())
-        || value.starts_with(['+', '-', '.'])
-            && value[1..].starts_with(|c: char| {
-                c.is_ascii_digit() || c == '.' || c == 'i' || c == 'n' || c == 'I' || c == 'N'
-            });
-    let is_numeric = is_numeric && !is_address(value);
+    let unsigned = value.strip_prefix(['+', '-']).unwrap_or(value);
+    let unsigned = unsigned.strip_prefix('.').unwrap_or(unsigned);
+    let is_number = unsigned.starts_with(|c: char| c.is_ascii_digit())
+        || matches!(lower.trim_start_matches(['+', '-']), ".inf" | ".nan");
+    // Versions, addresses and blocks of them are no numbers of any YAML.
+    let is_dotted = value.matches('.').count() > 1
+        && value
+            .chars()
+            .all(|c| c.is_ascii_digit() || matches!(c, '.' | '/'));
+    is_word || is_number && !is_dotted
+}
+
+/// Without quotes it would be no YAML, or more than one text.
+fn needs_quotes(value: &str) -> bool {
     let begins = value.starts_with([
         '!', '&', '*', '?', '|', '>', '@', '`', '"', '\'', '%', '#', '{', '}', '[', ']', ',', ':',
         ' ',
     ]);
     let is_item =
         value == "-" || value.starts_with("- ") || value.starts_with("---") || value == "...";
-    is_word
-        || is_numeric
-        || begins
-        || is_item
-        || value.ends_with([' ', ':'])
-        || value.contains(": ")
-        || value.contains(" #")
-}
-
-/// An address or a block of them is no number of any YAML.
-fn is_address(value: &str) -> bool {
-    value.matches('.').count() == 3
-        && value
-            .chars()
-            .all(|c| c.is_ascii_digit() || c == '.' || c == '/')
+    begins || is_item || value.ends_with([' ', ':']) || value.contains(": ") || value.contains(" #")
 }
 
 fn indent(depth: usize, text: &mut String) {
@@ -196,9 +189,9 @@ mod tests {
         });
         assert_eq!(
             written(&object),
-            "apiVersion: v1\nkind: Service\nmetadata:\n  annotations:\n    a/b: 'true'\n  labels: {}\n  name: web\n\
+            "apiVersion: v1\nkind: Service\nmetadata:\n  annotations:\n    a/b: \"true\"\n  labels: {}\n  name: web\n\
              spec:\n  ip: 10.0.0.1\n  list:\n  - - a\n    - b\n  - []\n  none: null\n  ports:\n  - name: http\n    port: 80\n  - port: 81\n  \
-             text: |\n    one\n\n      two\n  version: '1.10'\n"
+             text: |\n    one\n\n      two\n  version: \"1.10\"\n"
         );
     }
 
