@@ -18,7 +18,7 @@ use meshward_core::spiffe::{SpiffeId, TrustDomain};
 use meshward_core::tls::{Crypto, KeyKind};
 
 use crate::exit::Failure;
-use crate::files;
+use crate::{files, say};
 
 /// DEFAULT_WORKLOAD_CERT_TTL (S-91).
 const DEFAULT_TTL: &str = "24h";
@@ -102,11 +102,11 @@ fn init(init: &Init) -> Result<ExitCode, Failure> {
     files::write(&key_path, authority.key_pem().reveal().as_bytes(), 0o600)
         .map_err(Failure::Machine)?;
     files::write(&pem, authority.root_pem().as_bytes(), 0o644).map_err(Failure::Machine)?;
-    println!(
+    say::out(format_args!(
         "authority for trust domain {} in {}",
         domain.as_str(),
         init.dir.display()
-    );
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -176,12 +176,12 @@ fn issue(issue: &Issue) -> Result<ExitCode, Failure> {
     files::write(&out("cert.pem"), certificates_pem(sent).as_bytes(), 0o644)
         .map_err(Failure::Machine)?;
     files::write(&out("bundle.pem"), &root_pem, 0o644).map_err(Failure::Machine)?;
-    println!(
+    say::out(format_args!(
         "{} for {} in {}",
         id.as_str(),
         issue.ttl,
         issue.out.display()
-    );
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,7 +10,7 @@ use meshward_core::explain::{Account, ExplainError, Question, explain};
 
 use crate::exit::Failure;
 use crate::mesh::folder::{Folder, Which};
-use crate::mesh::protocol::{self, Answer, Ask, Asked};
+use crate::mesh::protocol::{self, Ask, Asked};
 use crate::mesh::running::{data, texts};
 use crate::{apply, files, machine, say};
 
@@ -117,11 +117,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let question = question(&asked)?;
     let (text, account) = if arguments.filename.is_empty() {
         let folder = Folder::of(&arguments.which)?;
-        let Answer::Explained { text, account } = protocol::ask(&folder, Ask::Explain(asked))?
-        else {
-            return Err(Failure::Machine("the mesh answers something else".into()));
-        };
-        (text, account)
+        protocol::look(&folder, Ask::Explain(asked))?
     } else {
         let mut plane = plane(&arguments.filename)?;
         answer(&mut plane, &question)?

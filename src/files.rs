@@ -61,8 +61,18 @@ pub(crate) fn resources(path: &Path) -> Result<Vec<std::path::PathBuf>, String> 
             .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
         if kind.is_dir() {
             found.extend(resources(&entry)?);
-        } else if named && !entry.is_dir() {
-            found.push(entry);
+        } else if named {
+            // A link counts as what it leads to; one that leads nowhere is told when it is read.
+            match fs::metadata(&entry) {
+                Ok(there) if there.is_dir() => {}
+                Ok(there) if !there.is_file() => {
+                    return Err(format!(
+                        "{}: is no file\n  hint: move it away: reading it might never end",
+                        entry.display()
+                    ));
+                }
+                _ => found.push(entry),
+            }
         }
     }
     Ok(found)
@@ -101,5 +111,20 @@ mod tests {
             .map(|path| path.strip_prefix(&dir).unwrap().to_str().unwrap())
             .collect();
         assert_eq!(names, ["a.yml", "b.yaml", "below/c.json"]);
+    }
+
+    #[test]
+    fn what_is_no_file_in_a_folder_is_refused_and_not_waited_for() {
+        let dir = std::env::temp_dir().join(format!("meshward-socket-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("a.yaml");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let found = resources(&dir);
+        fs::remove_dir_all(&dir).unwrap();
+        let says = format!("{}: is no file\n  hint: ", path.display());
+        assert!(
+            found.as_ref().is_err_and(|e| e.starts_with(&says)),
+            "{found:?}"
+        );
     }
 }

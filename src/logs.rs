@@ -1,8 +1,10 @@
 //! Access logs: records become lines on the thread that has them, and files are written by one thread for all.
+//!
+//! The files of a mesh are rotated here; those of a sidecar by whoever runs it, who then sends SIGHUP.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -17,6 +19,65 @@ use crate::say;
 const GATHER: Duration = Duration::from_millis(50);
 /// Bytes of lines that wait for a slow disk; beyond it lines are lost, and counted.
 const WAITING_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of a file that is rotated. Kubernetes: `containerLogMaxSize` 10Mi.
+pub(crate) const FILE_MAX: u64 = 10 * 1024 * 1024;
+
+/// The file before the one at `path`.
+pub(crate) fn rotated(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".1");
+    name.into()
+}
+
+/// A file that is appended to, and replaced by a new one when it has [`FILE_MAX`] bytes; the one before it stays.
+#[derive(Debug)]
+pub(crate) struct Rolling {
+    path: PathBuf,
+    file: File,
+    max: u64,
+}
+
+impl Rolling {
+    /// Only its owner may read it.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            file: appended(path)?,
+            max: FILE_MAX,
+        })
+    }
+
+    /// Whole lines stay whole if `bytes` are.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.file.metadata()?.len() >= self.max {
+            self.file = rotate(&self.path, &self.file)?;
+        }
+        self.file.write_all(bytes)
+    }
+}
+
+fn appended(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).open(path)
+}
+
+/// Moves `file` away if it is the one at `path`, and opens the one that is there then.
+fn rotate(path: &Path, file: &File) -> io::Result<File> {
+    if is_at(file, path) {
+        fs::rename(path, rotated(path))?;
+    }
+    appended(path)
+}
+
+/// The path leads to this file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let of = |found: fs::Metadata| (found.dev(), found.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(there)) => of(open) == of(there),
+        _ => false,
+    }
+}
 
 /// Where records go, by the number that a sidecar gives each listener and a mesh each proxy. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -37,6 +98,8 @@ struct State {
     files: Vec<Option<Log>>,
     by_number: Vec<Option<usize>>,
     encoding: AccessLogEncoding,
+    /// Files are moved away when they have so many bytes.
+    max: Option<u64>,
     /// The writer was woken and has not looked yet.
     woken: bool,
     /// The writer has lines in its hands.
@@ -71,6 +134,11 @@ impl Logs {
             .spawn(move || shared.write_for_ever())
             .map_err(|e| format!("the log's thread cannot start: {e}"))?;
         Ok(logs)
+    }
+
+    /// From now on files are rotated when they have [`FILE_MAX`] bytes.
+    pub(crate) fn rotate_files(&self) {
+        self.shared.lock().max = Some(FILE_MAX);
     }
 
     /// Opens the files anew, which is how logs are rotated; on failure everything stays.
@@ -158,11 +226,7 @@ fn opened(paths: &[Option<PathBuf>], encoding: AccessLogEncoding) -> Result<Stat
 impl Log {
     /// Its path leads to it still. What was moved or removed may have lines to take, but no new ones.
     fn is_there(&self) -> bool {
-        let file = |found: fs::Metadata| (found.dev(), found.ino());
-        match (self.file.metadata(), fs::metadata(&self.path)) {
-            (Ok(open), Ok(there)) => file(open) == file(there),
-            _ => false,
-        }
+        is_at(&self.file, &self.path)
     }
 }
 
@@ -243,6 +307,23 @@ impl Shared {
         state
     }
 
+    /// The file to write to in the place of `file`, if that has `max` bytes. One that cannot be moved grows on.
+    fn rotated(&self, path: &Path, file: Arc<File>, max: u64) -> Arc<File> {
+        if file.metadata().is_ok_and(|found| found.len() < max) {
+            return file;
+        }
+        let Ok(new) = rotate(path, &file) else {
+            return file;
+        };
+        let new = Arc::new(new);
+        for log in self.lock().files.iter_mut().flatten() {
+            if Arc::ptr_eq(&log.file, &file) {
+                log.file = Arc::clone(&new);
+            }
+        }
+        new
+    }
+
     fn write_for_ever(&self) {
         loop {
             let mut state = self.lock();
@@ -272,8 +353,13 @@ impl Shared {
                 }
             }
             state.close_unused();
+            let max = state.max;
             drop(state);
             for (path, file, lines, lost) in taken {
+                let file = match max {
+                    Some(max) => self.rotated(&path, file, max),
+                    None => file,
+                };
                 if let Err(e) = (&*file).write_all(&lines) {
                     say::err(format_args!(
                         "{}: the access log cannot be written: {}",
@@ -297,6 +383,44 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("meshward-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_file_that_is_full_is_moved_away_and_one_before_it_is_kept() {
+        let dir = folder("rolling");
+        let path = dir.join("app.log");
+        let mut rolling = Rolling::open(&path).unwrap();
+        rolling.max = 8;
+        for n in 0..7 {
+            rolling.write(format!("line{n}\n").as_bytes()).unwrap();
+        }
+        let text = |path: &Path| fs::read_to_string(path).unwrap();
+        assert_eq!(text(&rotated(&path)), "line4\nline5\n");
+        assert_eq!(text(&path), "line6\n");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn access_logs_of_a_mesh_are_rotated_and_lose_nothing() {
+        let dir = folder("access");
+        let path = dir.join("istio-proxy.log");
+        let logs = Logs::open(&[Some(path.clone())], AccessLogEncoding::Text).unwrap();
+        logs.shared.lock().max = Some(1);
+        for _ in 0..3 {
+            logs.write(0, &Record::default());
+            drop(logs.shared.flush());
+        }
+        logs.close();
+        let lines = |path: &Path| fs::read_to_string(path).unwrap().lines().count();
+        assert_eq!((lines(&path), lines(&rotated(&path))), (1, 1));
+        fs::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn lines_go_to_the_file_that_is_there_and_not_to_one_that_was_removed() {

@@ -1,5 +1,6 @@
 //! What the machine offers: what drives sockets, how many files may be open, what time it is.
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -94,6 +95,19 @@ pub(crate) fn cannot_listen(
         "{whose} cannot listen on {address}: {}\n  hint: {hint}",
         files::words(error)
     )
+}
+
+/// Whether SIGHUP is ignored, as it is under nohup.
+pub(crate) fn ignores_hangup() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignored(&status) & 1 != 0
+}
+
+/// The signals that a process ignores, the first one in the lowest bit (proc_pid_status(5)).
+fn ignored(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }
 
 pub(crate) fn now() -> UnixTime {

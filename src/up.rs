@@ -120,7 +120,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let design = Design::read(texts, arguments.strict, pods)?;
     let folder = Folder::of(&which)?;
     // Signals are taken over before anybody can know our pid from a line we printed.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+    // One that was ignored before stays so, as nohup wants it.
+    let hangup = (!machine::ignores_hangup()).then_some(SIGHUP);
+    let signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))
         .map_err(|e| Failure::Machine(format!("signals cannot be taken over: {e}")))?;
     machine::raise_open_files();
     let (ending, ended) = mpsc::channel();

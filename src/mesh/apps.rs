@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use meshward_core::accept::PortKind;
@@ -24,6 +24,7 @@ mod annotations;
 mod builtin;
 mod call;
 mod command;
+mod output;
 mod routes;
 
 pub(crate) use routes::Routes;
@@ -90,9 +91,27 @@ pub(crate) struct AppPlace {
 pub(crate) struct AppHandle {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
+    health: Arc<Health>,
+}
+
+/// How an app fares.
+#[derive(Debug, Default)]
+struct Health {
+    deaths: AtomicU32,
+    is_down: AtomicBool,
 }
 
 impl AppHandle {
+    /// How often it has ended although nobody asked it to.
+    pub(crate) fn deaths(&self) -> u32 {
+        self.health.deaths.load(Ordering::Relaxed)
+    }
+
+    /// It has ended and is not started again yet.
+    pub(crate) fn is_down(&self) -> bool {
+        self.health.is_down.load(Ordering::Relaxed)
+    }
+
     /// Ends the app and waits until nothing of it is left: a command has some seconds to heed SIGTERM.
     pub(crate) async fn stop(self) {
         drop(self.stop);
@@ -145,9 +164,12 @@ pub(crate) fn start(
     deaths: mpsc::UnboundedSender<Death>,
 ) -> AppHandle {
     let (stop, stopped) = oneshot::channel();
+    let health = Arc::new(Health::default());
+    let told = Arc::clone(&health);
     AppHandle {
         stop,
-        task: tokio::spawn(supervise(kind, place, deaths, stopped)),
+        task: tokio::spawn(supervise(kind, place, deaths, stopped, told)),
+        health,
     }
 }
 
@@ -211,6 +233,7 @@ async fn supervise(
     place: AppPlace,
     deaths: mpsc::UnboundedSender<Death>,
     mut stopped: oneshot::Receiver<()>,
+    health: Arc<Health>,
 ) {
     let mut back_off = BACK_OFF_MIN;
     loop {
@@ -227,6 +250,8 @@ async fn supervise(
             }
         };
         let Some(how) = ended else { return };
+        health.deaths.fetch_add(1, Ordering::Relaxed);
+        health.is_down.store(true, Ordering::Relaxed);
         if began.elapsed() >= RAN_WELL {
             back_off = BACK_OFF_MIN;
         }
@@ -241,6 +266,7 @@ async fn supervise(
         if until(&mut stopped, sleep(back_off)).await.is_none() {
             return;
         }
+        health.is_down.store(false, Ordering::Relaxed);
         back_off = (back_off * 2).min(BACK_OFF_MAX);
     }
 }

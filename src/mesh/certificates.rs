@@ -28,6 +28,24 @@ impl Certificates {
         }
     }
 
+    /// For a pod that takes the place of this one, in the same folder: what is written next replaces what is there.
+    pub(crate) fn continued(&self) -> Self {
+        Self {
+            dir: self.dir.clone(),
+            generation: self.generation,
+        }
+    }
+
+    /// Takes back what was written since `self` was [continued](Self::continued) as `by`.
+    pub(crate) fn restore(&self, by: &Self) {
+        if by.generation > self.generation {
+            let back = symlink(name(self.generation), self.link());
+            // Without a link the files are there still, and the next ones that are written get one.
+            let _ = back.and_then(|()| fs::rename(self.link(), self.path()));
+            self.forget(by.generation);
+        }
+    }
+
     /// `$MESHWARD_CERTS`.
     pub(crate) fn path(&self) -> PathBuf {
         self.dir.join("certs")

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use meshward_core::clock::UnixTime;
 use meshward_core::control::mesh::{ENTRY_PORTS, PodFacts, PodPort};
 use meshward_core::control::plane::Wiring;
 use tokio::sync::mpsc::UnboundedSender;
@@ -26,6 +27,7 @@ use super::folder::Taken;
 use super::identities::Member;
 use super::relay::{self, relay};
 use super::shards::{Seat, Shards};
+use super::sources::Source;
 use crate::exit::Failure;
 use crate::machine::cannot_listen;
 
@@ -65,10 +67,21 @@ pub(crate) struct Pod {
     pub(crate) dir: PathBuf,
     pub(crate) wiring: Wiring,
     pub(crate) sidecar: Option<Sidecar>,
+    pub(crate) birth: Birth,
     place: AppPlace,
     app: Option<AppHandle>,
     /// Entries and forwarders.
     tasks: Vec<AbortHandle>,
+}
+
+/// Where a pod comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct Birth {
+    /// No other pod has it, whatever it is called.
+    pub(crate) uid: u64,
+    pub(crate) at: UnixTime,
+    /// The Deployment that it was made by, as it was written then.
+    pub(crate) made_of: Option<Arc<Source>>,
 }
 
 pub(crate) struct Sidecar {
@@ -146,7 +159,12 @@ impl Prepared {
     }
 
     /// Begins to serve. `sidecar`: has its proxy already, which gets its doors here.
-    pub(crate) fn run(self, sidecar: Option<Sidecar>, ground: &Ground<'_>) -> io::Result<Pod> {
+    pub(crate) fn run(
+        self,
+        sidecar: Option<Sidecar>,
+        birth: Birth,
+        ground: &Ground<'_>,
+    ) -> io::Result<Pod> {
         let Self {
             facts,
             kind,
@@ -171,6 +189,7 @@ impl Prepared {
             dir,
             wiring,
             sidecar,
+            birth,
             place,
             app: None,
             tasks: Vec::new(),
@@ -246,6 +265,16 @@ impl Pod {
             AppKind::Command(_) => self.place.ports.iter().take(1).map(|p| p.listen).collect(),
             AppKind::Upstream(_) | AppKind::None => Vec::new(),
         }
+    }
+
+    /// How often its app has ended although nobody asked it to.
+    pub(crate) fn deaths(&self) -> u32 {
+        self.app.as_ref().map_or(0, AppHandle::deaths)
+    }
+
+    /// Its app has ended and is not started again yet.
+    pub(crate) fn is_down(&self) -> bool {
+        self.app.as_ref().is_some_and(AppHandle::is_down)
     }
 
     /// Ports of `facts` that have no door yet.

@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::folder::Folder;
+use super::resources::{Named, Resource};
+use super::selector::Selector;
 use crate::exit::Failure;
 use crate::files;
 
@@ -55,6 +57,56 @@ pub(crate) enum Ask {
     },
     /// What would become of a request.
     Explain(Asked),
+    /// Which sidecars decide by what.
+    ProxyStatus,
+    /// What one sidecar is configured with.
+    ProxyConfig {
+        what: Part,
+        workload: String,
+        namespace: Option<String>,
+    },
+    Get {
+        scope: Scope,
+        /// Whole objects, too.
+        manifests: bool,
+    },
+    DeleteNamed {
+        scope: Scope,
+        ignore_not_found: bool,
+    },
+    Label {
+        scope: Scope,
+        /// By key; `None`: it is taken away.
+        changes: Vec<(String, Option<String>)>,
+        overwrite: bool,
+    },
+    /// Makes the pods of Deployments anew, one after the other.
+    Restart { scope: Scope },
+    /// How far that is.
+    Rollout { name: String, namespace: String },
+    /// Where a workload's log is, or those of all pods that the selector takes.
+    Logs {
+        workload: Option<String>,
+        namespace: Option<String>,
+        selector: Selector,
+        container: Option<String>,
+    },
+    /// Which sidecars decide by what they were told last; no `workloads`: of all of the namespace, or of the mesh.
+    Synced {
+        workloads: Vec<String>,
+        namespace: Option<String>,
+    },
+}
+
+/// A part of a sidecar's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Part {
+    Listener,
+    Route,
+    Cluster,
+    Secret,
+    Policy,
 }
 
 /// A request that somebody thinks of. Its headers may hold credentials.
@@ -77,6 +129,15 @@ impl fmt::Debug for Asked {
     }
 }
 
+/// Which objects a command is about.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Scope {
+    pub(crate) named: Named,
+    /// `None`: all of them.
+    pub(crate) namespace: Option<String>,
+    pub(crate) selector: Selector,
+}
+
 /// A file as the client read it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct FileText {
@@ -94,16 +155,30 @@ pub(crate) struct Response {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Answer {
     Found(Workload),
-    /// What would become of it, for people and as `docs/explain.schema.json` describes it.
-    Explained {
+    /// What was asked about, for people and for programs.
+    Shown {
         text: String,
-        account: serde_json::Value,
+        json: serde_json::Value,
     },
     /// Done. `lines` as kubectl prints them, `warnings` for stderr.
     Done {
         lines: Vec<String>,
         warnings: Vec<String>,
     },
+    /// By kind, in the order of the question.
+    Listed {
+        lists: Vec<List>,
+        /// What was named and is not there, in the words of kubectl.
+        missing: Vec<String>,
+    },
+    Rollout(Progress),
+    Logs {
+        logs: Vec<LogOf>,
+        /// For stderr.
+        note: Option<String>,
+    },
+    /// `pod/NAME`, and whether it is synced.
+    Synced(Vec<(String, bool)>),
     /// What the files say cannot be used; nothing changed.
     Data(Vec<String>),
     /// Some of it is not there, in the words of kubectl; nothing changed.
@@ -117,6 +192,47 @@ impl Answer {
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Done { lines, warnings } if lines.is_empty() && warnings.is_empty())
     }
+}
+
+/// Objects of one kind.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct List {
+    pub(crate) kind: Resource,
+    pub(crate) items: Vec<Item>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Item {
+    /// Empty for kinds that live in none.
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// What the columns after the name hold.
+    pub(crate) cells: Vec<String>,
+    /// What those hold that stand in wide tables alone.
+    pub(crate) wide: Vec<String>,
+    /// Only if it was asked for.
+    pub(crate) manifest: Option<serde_json::Value>,
+}
+
+/// How far a Deployment is with new pods.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    pub(crate) replicas: usize,
+    pub(crate) updated: usize,
+    /// Why it does not go on.
+    pub(crate) failed: Option<String>,
+}
+
+/// The log of one container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogOf {
+    pub(crate) namespace: String,
+    pub(crate) pod: String,
+    pub(crate) container: String,
+    /// `None`: nothing is written. It may not be there yet.
+    pub(crate) path: Option<PathBuf>,
+    /// Which pod of that name; never given to another one.
+    pub(crate) uid: u64,
 }
 
 /// What `exec` has to know.
@@ -168,7 +284,15 @@ pub(crate) fn ask(folder: &Folder, ask: Ask) -> Result<Answer, Failure> {
         Answer::Data(findings) => Err(Failure::Data(findings)),
         Answer::NotFound(message) => Err(Failure::Server(message)),
         Answer::Failed(message) => Err(Failure::Machine(message)),
-        answer @ (Answer::Found(_) | Answer::Done { .. } | Answer::Explained { .. }) => Ok(answer),
+        answer => Ok(answer),
+    }
+}
+
+/// Asks about something that is shown: its text and its JSON.
+pub(crate) fn look(folder: &Folder, about: Ask) -> Result<(String, serde_json::Value), Failure> {
+    match ask(folder, about)? {
+        Answer::Shown { text, json } => Ok((text, json)),
+        _ => Err(Failure::Machine("the mesh answers something else".into())),
     }
 }
 

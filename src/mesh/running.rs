@@ -22,8 +22,10 @@ use super::edge::Edge;
 use super::folder::Taken;
 use super::identities::{Identities, Issuing};
 use super::protocol::FileText;
+use super::rollout::Rollouts;
 use super::server;
 use super::shards::{Seat, Shards};
+use super::sources::Sources;
 use super::state::{DRAIN_GRACE, DRAIN_MARGIN, State, kinds, need_files};
 pub(crate) use super::state::{data, texts};
 use crate::exit::Failure;
@@ -51,6 +53,7 @@ pub(crate) struct Start {
 /// A mesh as files describe it, before anything of it runs.
 pub(crate) struct Design {
     plane: Plane,
+    sources: Sources,
     kinds: BTreeMap<PodKey, AppKind>,
 }
 
@@ -88,6 +91,7 @@ impl Design {
         let size = u32::MAX >> pods.prefix_len();
         let mut plane = Plane::with_pods_in(pods.network(), size.saturating_add(1));
         plane.apply(objects.objects, machine::now()).map_err(data)?;
+        plane.keep_pods();
         for warning in plane.warnings() {
             say::err(warning);
         }
@@ -95,7 +99,14 @@ impl Design {
         if kinds.is_empty() {
             say::err("warning: no pod: the mesh is empty until something is applied");
         }
-        Ok(Self { plane, kinds })
+        let mut sources = Sources::default();
+        let written = plane.store().objects().map(|o| (o.key(), o.meta()));
+        sources.note(&texts, written);
+        Ok(Self {
+            plane,
+            sources,
+            kinds,
+        })
     }
 }
 
@@ -113,6 +124,7 @@ impl Running {
         let domain = TrustDomain::parse(&config.trust_domain)
             .map_err(|e| Failure::Data(vec![format!("trustDomain: {e}")]))?;
         let logs = Logs::open(&[], config.access_log_encoding).map_err(Failure::Machine)?;
+        logs.rotate_files();
         let (events, happened) = mpsc::channel();
         let (removed, gone) = mpsc::channel();
         let shards = Shards::start(start.chosen, start.workers, &logs, start.notes, &removed)
@@ -137,8 +149,12 @@ impl Running {
             turn: 0,
             ending: false,
             events: events.clone(),
+            sources: design.sources,
+            rollouts: Rollouts::default(),
+            began: machine::now(),
+            last_uid: 0,
         };
-        let late = state.adopt(design.plane, &design.kinds)?;
+        let late = state.adopt(design.plane, &design.kinds, &[])?;
         for warning in late {
             say::err(warning);
         }

@@ -13,11 +13,14 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use meshward_core::agent::{Identity, Note};
 use meshward_core::api::finding::Finding;
-use meshward_core::api::load::{Refused, Text, load_keys, load_objects};
+use meshward_core::api::load::{Refused, Text, load_keys_and_warnings, load_objects};
 use meshward_core::api::mesh_config::MeshConfig;
+use meshward_core::api::meta::Meta;
+use meshward_core::api::object::{Key, Kind};
+use meshward_core::clock::UnixTime;
 use meshward_core::control::mesh::{Mesh, PodFacts, PodKey};
 use meshward_core::control::plane::{DeleteError, Plane};
-use meshward_core::control::store::Outcome;
+use meshward_core::control::store::{Change, Outcome, Store};
 use meshward_core::proxy::Input;
 use meshward_core::snapshot::Snapshot;
 use tokio::sync::mpsc::UnboundedSender;
@@ -31,10 +34,12 @@ use super::edge::Edge;
 use super::folder::Taken;
 use super::identities::{Identities, Member, News, random};
 use super::listening;
-use super::pods::{Configured, Doors, Ground, Pod, Prepared, Sidecar, called};
+use super::pods::{Birth, Configured, Doors, Ground, Pod, Prepared, Sidecar, called};
 use super::protocol::{Answer, Ask, FileText, Workload};
+use super::rollout::{Rollouts, outdated};
 use super::running::Event;
 use super::shards::{Seat, Shards};
+use super::sources::Sources;
 use crate::exit::Failure;
 use crate::logs::Logs;
 use crate::{machine, say};
@@ -45,6 +50,8 @@ pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(5);
 pub(super) const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 /// Workers take over a change within this, or it is said that one does not.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+/// Apps of pods that take the place of others are waited for so long.
+const READY_PATIENCE: Duration = Duration::from_secs(10);
 /// Apps that are started are waited for so long.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
 /// Identities whose making shows progress on a terminal.
@@ -69,6 +76,12 @@ pub(super) struct State {
     pub(super) turn: usize,
     pub(super) ending: bool,
     pub(super) events: Sender<Event>,
+    pub(super) sources: Sources,
+    pub(super) rollouts: Rollouts,
+    /// When the mesh was started.
+    pub(super) began: UnixTime,
+    /// Of the pod that was made last.
+    pub(super) last_uid: u64,
 }
 
 /// A pod that was deleted; its app goes when its proxy has, or when its time is over.
@@ -92,7 +105,7 @@ struct NewSidecar {
 }
 
 /// A change that can be taken over.
-struct Change {
+struct Plan {
     new: Vec<New>,
     /// Pods that run and get doors, labels or kinds of ports.
     changed: Vec<(PodKey, PodFacts, Doors)>,
@@ -123,6 +136,39 @@ impl State {
                 ignore_not_found,
             } => self.delete(files, &namespace, ignore_not_found),
             Ask::Explain(asked) => self.explain(&asked),
+            Ask::ProxyStatus => Ok(self.proxy_status()),
+            Ask::ProxyConfig {
+                what,
+                workload,
+                namespace,
+            } => self.proxy_config(what, &workload, namespace.as_deref()),
+            Ask::Get { scope, manifests } => Ok(self.list(&scope, manifests)),
+            Ask::DeleteNamed {
+                scope,
+                ignore_not_found,
+            } => self.delete_named(&scope, ignore_not_found),
+            Ask::Label {
+                scope,
+                changes,
+                overwrite,
+            } => self.label(&scope, &changes, overwrite),
+            Ask::Restart { scope } => self.restart(&scope),
+            Ask::Rollout { name, namespace } => self.progress(&namespace, &name),
+            Ask::Logs {
+                workload,
+                namespace,
+                selector,
+                container,
+            } => self.logs_of(
+                workload.as_deref(),
+                namespace.as_deref(),
+                &selector,
+                container.as_deref(),
+            ),
+            Ask::Synced {
+                workloads,
+                namespace,
+            } => self.synced(&workloads, namespace.as_deref()),
         };
         match outcome {
             Ok(answer) => answer,
@@ -184,8 +230,18 @@ impl State {
         let objects = load_objects(&texts, namespace, strict).map_err(data)?;
         let mut next = self.plane.clone();
         let outcomes = next.apply(objects.objects, machine::now()).map_err(data)?;
+        let outdated = outdated(&next, &outcomes, &texts)?;
         let mut warnings: Vec<String> = objects.warnings.iter().map(Finding::to_string).collect();
-        warnings.extend(self.take(next, &texts)?);
+        let former = self.sources.clone();
+        self.sources.note(&texts, changed(&outcomes, next.store()));
+        match self.take(next, &texts) {
+            Ok(more) => warnings.extend(more),
+            Err(failure) => {
+                self.sources = former;
+                return Err(failure);
+            }
+        }
+        self.rollouts.begin(outdated);
         Ok(done(&outcomes, warnings))
     }
 
@@ -195,21 +251,35 @@ impl State {
         namespace: &str,
         ignore_not_found: bool,
     ) -> Result<Answer, Failure> {
-        let mut keys = load_keys(&texts(files), namespace).map_err(data)?;
-        let mut next = self.plane.clone();
+        let (mut keys, passed_over) =
+            load_keys_and_warnings(&texts(files), namespace).map_err(data)?;
         if ignore_not_found {
-            keys.retain(|key| next.store().get(key).is_some());
+            keys.retain(|key| self.plane.store().get(key).is_some());
         }
-        let outcomes = next.delete(&keys).map_err(|e| match e {
+        let (outcomes, more) = self.delete_keys(&keys)?;
+        let mut warnings: Vec<String> = passed_over.iter().map(Finding::to_string).collect();
+        warnings.extend(more);
+        Ok(done(&outcomes, warnings))
+    }
+
+    /// Takes objects out, and with them what was written of them; what is worth saying of it.
+    pub(super) fn delete_keys(
+        &mut self,
+        keys: &[Key],
+    ) -> Result<(Vec<Outcome>, Vec<String>), Failure> {
+        let mut next = self.plane.clone();
+        let outcomes = next.delete(keys).map_err(|e| match e {
             DeleteError::NotFound(e) => Failure::Server(e.to_string()),
             DeleteError::Refused(refused) => data(refused),
         })?;
         let warnings = self.take(next, &[])?;
-        Ok(done(&outcomes, warnings))
+        let store = self.plane.store();
+        self.sources.keep(|key| store.get(key).is_some());
+        Ok((outcomes, warnings))
     }
 
     /// Takes over what `next` asks for, all of it or nothing; what is worth saying of it.
-    fn take(&mut self, next: Plane, texts: &[Text]) -> Result<Vec<String>, Failure> {
+    pub(super) fn take(&mut self, next: Plane, texts: &[Text]) -> Result<Vec<String>, Failure> {
         if next.version() == self.plane.version() {
             return Ok(Vec::new());
         }
@@ -222,23 +292,25 @@ impl State {
         let mut warnings: Vec<String> = next.warnings().iter().map(Finding::to_string).collect();
         warnings.retain(|warning| !known.contains(warning));
         let kinds = kinds(&next, texts).map_err(Failure::Data)?;
-        warnings.extend(self.adopt(next, &kinds)?);
+        warnings.extend(self.adopt(next, &kinds, &[])?);
         Ok(warnings)
     }
 
-    /// The same for a plane whose pods are known to run `kinds`.
+    /// The same for a plane whose pods are known to run `kinds`. `renewed`: pods that are made anew beside those that run;
+    /// these leave when the new ones are ready, and stay as they are if one of them is not.
     pub(super) fn adopt(
         &mut self,
         mut next: Plane,
         kinds: &BTreeMap<PodKey, AppKind>,
+        renewed: &[PodKey],
     ) -> Result<Vec<String>, Failure> {
         let mesh = Arc::clone(next.mesh());
-        let refusals = self.refusals(&next, kinds);
+        let refusals = self.refusals(&next, kinds, renewed);
         if !refusals.is_empty() {
             return Err(Failure::Data(refusals));
         }
         need_files(&mesh)?;
-        let change = match self.prepare(&mut next, &mesh, kinds) {
+        let change = match self.prepare(&mut next, &mesh, kinds, renewed) {
             Ok(change) => change,
             Err(failure) => {
                 self.undo(&mesh);
@@ -247,25 +319,53 @@ impl State {
         };
         let config = next.mesh_config().clone();
         let logs_change = self.plane.mesh_config() != &config;
+        let mut warnings = Vec::new();
+        let told = |e| Failure::Machine(format!("a worker cannot be told of the change: {e}"));
+        let begun = self.begin_all(change.new, &config, &mut warnings);
+        let begun = begun.map_err(told)?;
+        if !renewed.is_empty() {
+            let silent = unheard(begun.iter(), READY_PATIENCE);
+            if !silent.is_empty() {
+                for pod in begun {
+                    self.discard(pod);
+                }
+                return Err(Failure::Machine(silent.join("\n")));
+            }
+        }
         self.plane = next;
         self.directory.set(mesh);
-        let mut warnings = Vec::new();
-        let awaited = self
-            .carry_out(change, &config, &mut warnings)
-            .map_err(|e| Failure::Machine(format!("a worker cannot be told of the change: {e}")))?;
+        let mut awaited = Vec::new();
+        let mut leaving = Vec::new();
+        for pod in begun {
+            let key = pod.facts.key();
+            awaited.push(key.clone());
+            leaving.extend(self.pods.insert(key, pod));
+        }
+        let changed = self.change(change.changed, change.snapshots);
+        awaited.extend(changed.map_err(told)?);
         if logs_change {
             self.logs.set_encoding(config.access_log_encoding);
             for pod in self.pods.values() {
                 warnings.extend(self.set_log(&config, pod).err());
             }
         }
-        if !self.settle(SETTLE_PATIENCE) {
+        // Nobody is led any more to those who leave.
+        let mut settled = self.settle(SETTLE_PATIENCE);
+        leaving.extend(change.gone.iter().filter_map(|key| self.pods.remove(key)));
+        if !leaving.is_empty() {
+            for pod in leaving {
+                self.leave(pod);
+            }
+            settled &= self.settle(SETTLE_PATIENCE);
+        }
+        if !settled {
             let seconds = SETTLE_PATIENCE.as_secs();
             warnings.push(format!(
                 "a worker has not taken over the change in {seconds} s"
             ));
         }
-        warnings.extend(self.unheard(&awaited));
+        let awaited = awaited.iter().filter_map(|key| self.pods.get(key));
+        warnings.extend(unheard(awaited, LISTEN_PATIENCE));
         // The keeper is there as long as this is asked.
         let _ = self.events.send(Event::Changed);
         Ok(warnings)
@@ -283,7 +383,12 @@ impl State {
     }
 
     /// What cannot be changed under pods that run.
-    fn refusals(&self, next: &Plane, kinds: &BTreeMap<PodKey, AppKind>) -> Vec<String> {
+    fn refusals(
+        &self,
+        next: &Plane,
+        kinds: &BTreeMap<PodKey, AppKind>,
+        renewed: &[PodKey],
+    ) -> Vec<String> {
         let mut refusals = Vec::new();
         let domain = self.identities.trust_domain();
         if next.mesh_config().trust_domain != domain {
@@ -293,7 +398,7 @@ impl State {
         }
         for facts in next.mesh().pods() {
             let key = facts.key();
-            let Some(pod) = self.pods.get(&key) else {
+            let Some(pod) = self.pods.get(&key).filter(|_| !renewed.contains(&key)) else {
                 continue;
             };
             let old = &pod.facts;
@@ -334,8 +439,9 @@ impl State {
         next: &mut Plane,
         mesh: &Mesh,
         kinds: &BTreeMap<PodKey, AppKind>,
-    ) -> Result<Change, Failure> {
-        let mut change = Change {
+        renewed: &[PodKey],
+    ) -> Result<Plan, Failure> {
+        let mut change = Plan {
             new: Vec::new(),
             changed: Vec::new(),
             snapshots: BTreeMap::new(),
@@ -344,7 +450,7 @@ impl State {
         for facts in mesh.pods() {
             let key = facts.key();
             let kind = kinds.get(&key).cloned().unwrap_or(AppKind::None);
-            if let Some(pod) = self.pods.get(&key) {
+            if let Some(pod) = self.pods.get(&key).filter(|_| !renewed.contains(&key)) {
                 if pod.facts != *facts {
                     let doors = Doors::open(facts, &pod.missing(facts), &pod.kind)?;
                     change.changed.push((key, facts.clone(), doors));
@@ -369,7 +475,7 @@ impl State {
                 change.gone.push(key.clone());
                 continue;
             };
-            if !facts.sidecar {
+            if !facts.sidecar || renewed.contains(key) {
                 continue;
             }
             let mut wiring = pod.wiring.clone();
@@ -417,27 +523,33 @@ impl State {
         Ok(NewSidecar {
             member,
             identity: news.identity,
-            certificates: prepared.certificates(),
+            certificates: match self.pods.get(key).and_then(|pod| pod.sidecar.as_ref()) {
+                Some(former) => former.certificates.continued(),
+                None => prepared.certificates(),
+            },
             snapshot,
             configured,
         })
     }
 
-    /// Takes over a change; gives where apps are to listen that were started by it.
-    fn carry_out(
+    fn begin_all(
         &mut self,
-        change: Change,
+        new: Vec<New>,
         config: &MeshConfig,
         warnings: &mut Vec<String>,
+    ) -> io::Result<Vec<Pod>> {
+        let begun = new.into_iter().map(|new| self.begin(new, config, warnings));
+        begun.collect()
+    }
+
+    /// Takes over what becomes of pods that run; gives those whose apps were started again by it.
+    fn change(
+        &mut self,
+        changed: Vec<(PodKey, PodFacts, Doors)>,
+        snapshots: BTreeMap<PodKey, (Arc<Snapshot>, Configured)>,
     ) -> io::Result<Vec<PodKey>> {
         let mut started = Vec::new();
-        for new in change.new {
-            let key = new.prepared.facts.key();
-            let pod = self.begin(new, config, warnings)?;
-            self.pods.insert(key.clone(), pod);
-            started.push(key);
-        }
-        for (key, facts, doors) in change.changed {
+        for (key, facts, doors) in changed {
             let ground = Ground {
                 edge: &self.edge,
                 shards: &self.shards,
@@ -450,7 +562,7 @@ impl State {
                 started.push(key);
             }
         }
-        for (key, (snapshot, configured)) in change.snapshots {
+        for (key, (snapshot, configured)) in snapshots {
             if let Some(pod) = self.pods.get_mut(&key)
                 && let Some(sidecar) = &mut pod.sidecar
             {
@@ -458,22 +570,38 @@ impl State {
                 self.shards.input(sidecar.seat, Input::Snapshot(snapshot));
             }
         }
-        for key in change.gone {
-            if let Some(mut pod) = self.pods.remove(&key) {
-                pod.close();
-                if let Some(sidecar) = &pod.sidecar {
-                    sidecar.certificates.remove();
-                    self.shards.remove(sidecar.seat, DRAIN_GRACE);
-                }
-                let wait = match pod.sidecar {
-                    Some(_) => DRAIN_GRACE + DRAIN_MARGIN,
-                    None => Duration::ZERO,
-                };
-                let until = Instant::now() + wait;
-                self.leaving.push(Leaving { pod, until });
-            }
-        }
         Ok(started)
+    }
+
+    /// Closes the doors of a pod; what is open may go on for a while. Its certificates go unless another pod of its name
+    /// has taken them over.
+    fn leave(&mut self, mut pod: Pod) {
+        pod.close();
+        let mut wait = Duration::ZERO;
+        if let Some(sidecar) = &pod.sidecar {
+            let successor = self.pods.get(&pod.facts.key());
+            if successor.is_none_or(|pod| pod.sidecar.is_none()) {
+                sidecar.certificates.remove();
+            }
+            self.shards.remove(sidecar.seat, DRAIN_GRACE);
+            wait = DRAIN_GRACE + DRAIN_MARGIN;
+        }
+        let until = Instant::now() + wait;
+        self.leaving.push(Leaving { pod, until });
+    }
+
+    /// Takes a pod away to which nothing leads yet; the one whose place it was to take stays.
+    fn discard(&mut self, mut pod: Pod) {
+        pod.close();
+        if let Some(sidecar) = &pod.sidecar {
+            let former = self.pods.get(&pod.facts.key());
+            match former.and_then(|pod| pod.sidecar.as_ref()) {
+                Some(former) => former.certificates.restore(&sidecar.certificates),
+                None => sidecar.certificates.remove(),
+            }
+            self.shards.remove(sidecar.seat, Duration::ZERO);
+        }
+        self.bury(pod);
     }
 
     fn begin(
@@ -508,6 +636,18 @@ impl State {
                 })
             }
         };
+        self.last_uid += 1;
+        let facts = &new.prepared.facts;
+        let deployment = facts.owner.as_ref().map(|owner| Key {
+            kind: Kind::Deployment,
+            namespace: facts.namespace.clone(),
+            name: owner.clone(),
+        });
+        let birth = Birth {
+            uid: self.last_uid,
+            at: machine::now(),
+            made_of: deployment.and_then(|key| self.sources.get(&key).cloned()),
+        };
         if let Some(sidecar) = &sidecar {
             let path = log_path(config, new.prepared.dir());
             let number = self.shards.log_number(sidecar.seat);
@@ -520,7 +660,7 @@ impl State {
             deaths: &self.deaths,
             taken: &self.taken,
         };
-        new.prepared.run(sidecar, &ground)
+        new.prepared.run(sidecar, birth, &ground)
     }
 
     fn set_log(&self, config: &MeshConfig, pod: &Pod) -> Result<(), String> {
@@ -533,24 +673,11 @@ impl State {
         }
     }
 
-    /// Waits for the apps of these pods to listen; says which do not.
-    fn unheard(&self, keys: &[PodKey]) -> Vec<String> {
-        let pods = || keys.iter().filter_map(|key| self.pods.get(key));
-        let wanted = pods().flat_map(Pod::awaited).collect();
-        let missing = listening::wait(wanted, LISTEN_PATIENCE);
-        let silent = pods().filter_map(|pod| {
-            let address = pod.awaited().into_iter().find(|a| missing.contains(a))?;
-            Some(format!(
-                "warning: the app of {} does not listen on {address} yet\n  hint: it writes to {}",
-                called(&pod.facts),
-                pod.dir.join("app.log").display()
-            ))
-        });
-        silent.collect()
-    }
-
     /// How long until something is due.
     pub(super) fn due(&self) -> Duration {
+        if self.rollouts.is_under_way() {
+            return Duration::ZERO;
+        }
         let sidecars = self.pods.values().filter_map(|pod| pod.sidecar.as_ref());
         let agents = sidecars.filter_map(|s| self.identities.due(&s.member));
         let now = Instant::now();
@@ -585,6 +712,7 @@ impl State {
             let leaving = self.leaving.swap_remove(at);
             self.bury(leaving.pod);
         }
+        self.roll();
     }
 
     /// A proxy has gone.
@@ -636,7 +764,30 @@ impl State {
     }
 }
 
-fn done(outcomes: &[Outcome], warnings: Vec<String>) -> Answer {
+/// Waits for the apps of these pods to listen; says which do not.
+fn unheard<'a>(pods: impl Iterator<Item = &'a Pod> + Clone, patience: Duration) -> Vec<String> {
+    let wanted = pods.clone().flat_map(Pod::awaited).collect();
+    let missing = listening::wait(wanted, patience);
+    let silent = pods.filter_map(|pod| {
+        let address = pod.awaited().into_iter().find(|a| missing.contains(a))?;
+        Some(format!(
+            "warning: the app of {} does not listen on {address} yet\n  hint: it writes to {}",
+            called(&pod.facts),
+            pod.dir.join("app.log").display()
+        ))
+    });
+    silent.collect()
+}
+
+/// Objects that came or changed.
+fn changed<'a>(outcomes: &'a [Outcome], store: &'a Store) -> impl Iterator<Item = (Key, &'a Meta)> {
+    outcomes
+        .iter()
+        .filter(|outcome| outcome.change != Change::Unchanged)
+        .filter_map(|outcome| Some((outcome.key.clone(), store.get(&outcome.key)?.meta())))
+}
+
+pub(super) fn done(outcomes: &[Outcome], warnings: Vec<String>) -> Answer {
     Answer::Done {
         lines: outcomes.iter().map(Outcome::to_string).collect(),
         warnings,
@@ -707,7 +858,7 @@ pub(super) fn kinds(
 
 /// Where the records of a pod's sidecar go: Istio writes to a path inside each container, here it is the file of that name
 /// in the pod's folder. `None`: nowhere.
-fn log_path(config: &MeshConfig, dir: &Path) -> Option<PathBuf> {
+pub(super) fn log_path(config: &MeshConfig, dir: &Path) -> Option<PathBuf> {
     match config.access_log_file.as_str() {
         "" => None,
         "/dev/stdout" | "/dev/stderr" => Some(dir.join("istio-proxy.log")),

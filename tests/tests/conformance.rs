@@ -52,7 +52,10 @@ fn skipped(report: &Report) -> String {
 
 /// A changed expectation that a check still meets was not looked at.
 fn assert_nothing_wrong_is_believed(report: &Report) {
-    println!("conformance: {} wrong expectations were tried", report.doubts);
+    println!(
+        "conformance: {} wrong expectations were tried",
+        report.doubts
+    );
     assert_eq!(report.believed, []);
 }
 

@@ -19,4 +19,4 @@ pub use document::DocumentError;
 pub use id::{IstioIdentity, SpiffeId, SpiffeIdError, TrustDomain, istio_identity};
 pub use svid::{Svid, SvidFile, SvidLoadError};
 pub use verify::{CHAIN_MAX, VerifyError, verify_client, verify_server};
-pub use x509::{Leaf, SvidError, check_signing_certificate};
+pub use x509::{CertificateFacts, Leaf, SvidError, check_signing_certificate};

@@ -364,7 +364,10 @@ fn verify(
 ) -> Result<Map<String, Value>, &'static str> {
     let turned = |check, holds: bool| holds != (setting.flipped == Some(check));
     let (header, payload) = read(token)?;
-    let algorithm = header.get("alg").and_then(Value::as_str).unwrap_or_default();
+    let algorithm = header
+        .get("alg")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let number = |name| payload.get(name).and_then(Value::as_u64);
     let audience = match payload.get("aud") {
         None => Vec::new(),
@@ -373,7 +376,10 @@ fn verify(
             None => one.as_str().into_iter().collect(),
         },
     };
-    let issuer = payload.get("iss").and_then(Value::as_str).unwrap_or_default();
+    let issuer = payload
+        .get("iss")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     if !turned(
         Check::Issuer,
         rule.issuer.is_empty() || rule.issuer == issuer,
@@ -396,7 +402,10 @@ fn verify(
     if !turned(Check::Audiences, rule.audiences.is_empty() || meant) {
         return Err(AUDIENCES);
     }
-    let kid = header.get("kid").and_then(Value::as_str).unwrap_or_default();
+    let kid = header
+        .get("kid")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     signed(setting, rule, token, algorithm, kid)?;
     Ok(payload)
 }
@@ -573,7 +582,10 @@ fn read(token: &str) -> Result<(Map<String, Value>, Map<String, Value>), &'stati
 
 fn output_headers(rule: &JwtRule) -> impl Iterator<Item = &str> {
     let claims = rule.output_claims.iter().map(|out| out.header.as_str());
-    rule.output_payload_to_header.as_deref().into_iter().chain(claims)
+    rule.output_payload_to_header
+        .as_deref()
+        .into_iter()
+        .chain(claims)
 }
 
 fn remove_header(lines: &mut Vec<Line>, name: &str) {

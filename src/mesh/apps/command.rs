@@ -7,10 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
-use std::io;
+use std::fs;
+use std::io::{self, PipeWriter};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -21,6 +20,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
+use super::output::Output;
 use super::{AppPlace, Ended};
 use crate::files::words;
 use crate::mesh::entry;
@@ -40,18 +40,26 @@ pub(super) async fn run(
     place: &AppPlace,
     stopped: &mut oneshot::Receiver<()>,
 ) -> Option<Ended> {
-    let mut group = match Group::start(text, place) {
+    let no_log = |e: io::Error| format!("{}: {}", place.log.display(), words(&e));
+    let begun = Output::begin(&place.log).map_err(no_log);
+    let (output, writer) = match begun {
+        Ok(begun) => begun,
+        Err(e) => return Some(Ended::NotStarted(e)),
+    };
+    let mut group = match Group::start(text, place, writer) {
         Ok(group) => group,
         Err(e) => return Some(Ended::NotStarted(e)),
     };
-    match super::until(stopped, group.ended()).await {
+    let ended = match super::until(stopped, group.ended()).await {
         Some(Ok(status)) => Some(Ended::Process(status)),
         Some(Err(e)) => Some(Ended::NotStarted(words(&e))),
         None => {
             group.end().await;
             None
         }
-    }
+    };
+    output.end().await;
+    ended
 }
 
 /// What a command has in its environment beside our own, and what it has not (`None`): our own may be that of a workload of
@@ -88,15 +96,11 @@ struct Group {
 }
 
 impl Group {
-    fn start(text: &str, place: &AppPlace) -> Result<Self, String> {
-        let log = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&place.log);
-        let no_log = |e: io::Error| format!("{}: {}", place.log.display(), words(&e));
-        let log = log.map_err(no_log)?;
-        let again = log.try_clone().map_err(no_log)?;
+    /// What the command writes goes to `output`.
+    fn start(text: &str, place: &AppPlace, output: PipeWriter) -> Result<Self, String> {
+        let again = output
+            .try_clone()
+            .map_err(|e| format!("a pipe: {}", words(&e)))?;
         let no_shell = |e: io::Error| format!("sh: {}", words(&e));
         let mut watcher = Command::new("sh")
             .args(["-c", WATCHER])
@@ -108,7 +112,7 @@ impl Group {
             .spawn()
             .map_err(no_shell)?;
         let started = Self::command(text, place, watcher.id())
-            .and_then(|mut command| command.stdout(log).stderr(again).spawn())
+            .and_then(|mut command| command.stdout(output).stderr(again).spawn())
             .map_err(no_shell);
         let shell = match started {
             Ok(shell) => shell,

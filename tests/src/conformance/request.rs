@@ -6,6 +6,7 @@ use meshward_core::path;
 use meshward_core::telemetry::Record;
 use serde_json::{Value as Json, json};
 
+use super::Expect;
 use super::app::{ANSWERED_BY, authority};
 use super::checks::{Place, Request};
 use super::client::Journal;
@@ -14,7 +15,6 @@ use super::keys::Made;
 use super::scene::{Carried, Opened, Records, Scene};
 use super::tree::plain_json;
 use super::words::Makers;
-use super::Expect;
 
 /// A request as it goes over the wire.
 #[derive(Debug)]

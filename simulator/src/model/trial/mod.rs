@@ -233,16 +233,29 @@ impl Report {
 
     /// The rarest of all fields and checks, and how often it decided.
     pub fn rarest(&self) -> (String, u64) {
-        let fields = self.decided.iter().map(|(field, n)| (field.to_string(), *n));
-        let checks = self.checks.iter().map(|(check, n)| (format!("{check:?}"), *n));
-        fields.chain(checks).min_by_key(|(_, n)| *n).unwrap_or_default()
+        let fields = self
+            .decided
+            .iter()
+            .map(|(field, n)| (field.to_string(), *n));
+        let checks = self
+            .checks
+            .iter()
+            .map(|(check, n)| (format!("{check:?}"), *n));
+        fields
+            .chain(checks)
+            .min_by_key(|(_, n)| *n)
+            .unwrap_or_default()
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let share = |n: u64| n as f64 * 100.0 / self.calls.max(1) as f64;
-        writeln!(f, "seed {}: {} calls, {} of them requests", self.seed, self.calls, self.requests)?;
+        writeln!(
+            f,
+            "seed {}: {} calls, {} of them requests",
+            self.seed, self.calls, self.requests
+        )?;
         for (what, n) in [
             ("allowed", self.allowed),
             ("denied by a rule", self.by_rule),
@@ -258,7 +271,10 @@ impl fmt::Display for Report {
         for (field, n) in &self.decided {
             writeln!(f, "{n:>8}  {field}")?;
         }
-        writeln!(f, "calls that a check of tokens decided, counted to {ENOUGH}:")?;
+        writeln!(
+            f,
+            "calls that a check of tokens decided, counted to {ENOUGH}:"
+        )?;
         for (check, n) in &self.checks {
             writeln!(f, "{n:>8}  {check:?}")?;
         }
@@ -283,7 +299,10 @@ impl fmt::Display for Difference {
             labels,
             ports,
         } = workload;
-        writeln!(f, "# workload in {namespace}, labels {labels:?}, ports {ports:?}")?;
+        writeln!(
+            f,
+            "# workload in {namespace}, labels {labels:?}, ports {ports:?}"
+        )?;
         writeln!(f, "{}", yaml::shell_line(call))?;
         writeln!(f, "model: {:?}", self.model)?;
         match &self.other {

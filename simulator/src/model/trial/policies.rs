@@ -160,7 +160,11 @@ fn peer(chance: &mut Chance, meta: Meta) -> PeerAuthentication {
 fn request(chance: &mut Chance, meta: Meta, keys: &[Key]) -> RequestAuthentication {
     RequestAuthentication {
         meta,
-        selector: if chance.one_in(3) { selector(chance) } else { None },
+        selector: if chance.one_in(3) {
+            selector(chance)
+        } else {
+            None
+        },
         targets: false,
         rules: (0..chance.within(1..=2))
             .map(|_| jwt_rule(chance, keys))
@@ -362,7 +366,9 @@ fn principal(chance: &mut Chance) -> String {
     match chance.within(0..=9) {
         0 => format!("spiffe://{identity}"), // S-87
         1 | 2 => match identity.split_once('/') {
-            Some((_, rest)) => format!("{}/{rest}", chance.pick(&["*", "*corp.example", "*.local"])),
+            Some((_, rest)) => {
+                format!("{}/{rest}", chance.pick(&["*", "*corp.example", "*.local"]))
+            }
             None => identity,
         },
         3 => match identity.rsplit_once('/') {

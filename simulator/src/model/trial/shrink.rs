@@ -148,11 +148,7 @@ fn candidates(case: &Case) -> Vec<Case> {
 type With<'w> = dyn FnMut(&dyn Fn(&mut Case)) + 'w;
 
 /// The field away, and each of its values away.
-fn fewer(
-    with: &mut With<'_>,
-    len: usize,
-    at: &dyn Fn(&mut Case, &dyn Fn(&mut Vec<String>)),
-) {
+fn fewer(with: &mut With<'_>, len: usize, at: &dyn Fn(&mut Case, &dyn Fn(&mut Vec<String>))) {
     if len == 0 {
         return;
     }

@@ -7,7 +7,12 @@ use crate::chance::Chance;
 pub const ROOT: &str = "istio-system";
 pub const NAMESPACES: [&str; 4] = ["shop", "bank", "shop-dev", ROOT];
 pub const ACCOUNTS: [&str; 4] = ["web", "api", "web.v2", "batch"];
-pub const DOMAINS: [&str; 4] = ["cluster.local", "corp.example", "old.corp.example", "td.test"];
+pub const DOMAINS: [&str; 4] = [
+    "cluster.local",
+    "corp.example",
+    "old.corp.example",
+    "td.test",
+];
 pub const ADDRESSES: [&str; 6] = [
     "10.0.0.1",
     "10.0.7.9",
@@ -68,7 +73,14 @@ pub const TEMPLATES: [&str; 10] = [
     "/{*}/v1/{*}",
 ];
 pub const HEADERS: [&str; 5] = ["x-role", "X-Team", "x-env", "accept", "x-user"];
-pub const HEADER_VALUES: [&str; 6] = ["admin", "user", "Admin", "user,admin", "a b", "administrator"];
+pub const HEADER_VALUES: [&str; 6] = [
+    "admin",
+    "user",
+    "Admin",
+    "user,admin",
+    "a b",
+    "administrator",
+];
 pub const SERVER_NAMES: [&str; 3] = [
     "outbound_.80_._.web.shop.svc.cluster.local",
     "outbound_.9000_._.db.shop.svc.cluster.local",
@@ -146,11 +158,13 @@ pub fn instance(chance: &mut Chance, pattern: &str, words: &[&str]) -> String {
     let fitting: Vec<&str> = words
         .iter()
         .copied()
-        .filter(|word| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
-            (Some(end), _) => word.ends_with(end),
-            (None, Some(start)) => word.starts_with(start),
-            (None, None) => *word == pattern,
-        })
+        .filter(
+            |word| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+                (Some(end), _) => word.ends_with(end),
+                (None, Some(start)) => word.starts_with(start),
+                (None, None) => *word == pattern,
+            },
+        )
         .collect();
     if !fitting.is_empty() && !chance.one_in(4) {
         return chance.pick(&fitting).to_owned();
