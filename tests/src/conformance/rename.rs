@@ -583,7 +583,7 @@ fn given(given: &Given) -> Given {
             *from = who(from);
             *target = to(target);
         }
-        Given::AutoMtls { .. } | Given::Sniff { .. } | Given::Retry { .. } => {}
+        Given::AutoMtls { .. } | Given::Sniff { .. } | Given::Retry { .. } | Given::Pure(_) => {}
     }
     given
 }
