@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use meshward_tests::conformance::{Options, Refused, Report, Verdict, run};
+use meshward_tests::conformance::{self, Options, Refused, Report, Verdict, run};
 
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -18,8 +18,7 @@ fn here(path: &str) -> PathBuf {
 
 /// The open cases of the shared corpus.
 fn shared() -> Option<PathBuf> {
-    let root = env::var_os("MESHWARD_SHARED").map_or_else(|| here("../../shared"), PathBuf::from);
-    let folder = root.join("corpus/open");
+    let folder = conformance::shared().join("corpus/open");
     if folder.is_dir() {
         return Some(folder);
     }
@@ -52,7 +51,10 @@ fn skipped(report: &Report) -> String {
 
 /// A changed expectation that a check still meets was not looked at.
 fn assert_nothing_wrong_is_believed(report: &Report) {
-    println!("conformance: {} wrong expectations were tried", report.doubts);
+    println!(
+        "conformance: {} wrong expectations were tried",
+        report.doubts
+    );
     assert_eq!(report.believed, []);
 }
 

@@ -30,14 +30,13 @@ fn changes(name: &str, node: &Node) -> Vec<Node> {
         // What must be absent and has another name is absent too.
         _ if name == "not" => Vec::new(),
         // A time that is right within a second.
-        Value::Number(number) if name == "after_s" => vec![with(Value::Number(format!("1{number}")))],
+        Value::Number(number) if name == "after_s" => {
+            vec![with(Value::Number(format!("1{number}")))]
+        }
         Value::Null => vec![with(text("something".into()))],
         Value::Bool(value) => vec![with(Value::Bool(!value))],
         Value::Number(number) => vec![with(Value::Number(format!("1{number}")))],
-        Value::Text { text: words, .. } => vec![
-            with(text(format!("{words}x"))),
-            with(Value::Null),
-        ],
+        Value::Text { text: words, .. } => vec![with(text(format!("{words}x"))), with(Value::Null)],
         Value::List(items) => {
             let mut more = items.clone();
             more.push(with(text("more".into())));

@@ -13,7 +13,7 @@ use meshward_core::api::load::yaml::{Key, Node, Value};
 use serde_json::Value as Json;
 
 use super::cert::Spec;
-use super::checks::{AppTls, Check, Given, Request, Token, To, Who};
+use super::checks::{AppTls, Check, Given, Request, To, Token, Who};
 use super::corpus::{App, Case, Mesh, Service, Workload};
 
 /// How far each letter goes in the alphabet.
@@ -246,7 +246,11 @@ fn claim_of(claim: &Json) -> Json {
         Json::Array(items) => items.iter().map(claim_of).collect(),
         Json::Object(fields) => {
             let fields = fields.iter();
-            Json::Object(fields.map(|(key, value)| (key.clone(), claim_of(value))).collect())
+            Json::Object(
+                fields
+                    .map(|(key, value)| (key.clone(), claim_of(value)))
+                    .collect(),
+            )
         }
         Json::Null | Json::Bool(_) | Json::Number(_) => claim.clone(),
     }
@@ -344,7 +348,10 @@ fn spec(node: &Node) -> Node {
         };
     }
     // A condition's values are what its key says.
-    if let Some(key) = node.field("key").and_then(|key| super::tree::text(key).ok()) {
+    if let Some(key) = node
+        .field("key")
+        .and_then(|key| super::tree::text(key).ok())
+    {
         let change = |text: &str| match key {
             "destination.port" => port_text(text),
             _ => match key.strip_prefix("request.headers[") {
@@ -665,8 +672,14 @@ mod tests {
     fn names_are_spelt_anew_and_what_means_something_stays() {
         for (old, new) in [
             ("shop/api", "zovw/hwp"),
-            ("api.shop.svc.cluster.local:8090", "hwp.zovw.svc.cluster.local:28090"),
-            ("spiffe://cluster.local/ns/shop/sa/api", "spiffe://cluster.local/ns/zovw/sa/hwp"),
+            (
+                "api.shop.svc.cluster.local:8090",
+                "hwp.zovw.svc.cluster.local:28090",
+            ),
+            (
+                "spiffe://cluster.local/ns/shop/sa/api",
+                "spiffe://cluster.local/ns/zovw/sa/hwp",
+            ),
             ("*/sa/front", "*/sa/myvua"),
             ("istio-sys*", "istio-sys*"),
             ("*ock", "*vjr"),
@@ -693,7 +706,10 @@ mod tests {
             challenge("Bearer realm=\"http://api.shop/a?x=1\", error=\"invalid_token\""),
             "Bearer realm=\"http://hwp.zovw/h?x=1\", error=\"invalid_token\""
         );
-        assert_eq!(header("x-l", "WyJhIiwiYiJd"), URL_SAFE_NO_PAD.encode(r#"["h","i"]"#));
+        assert_eq!(
+            header("x-l", "WyJhIiwiYiJd"),
+            URL_SAFE_NO_PAD.encode(r#"["h","i"]"#)
+        );
         assert_eq!(header("Content-Type", "text/plain"), "text/plain");
     }
 

@@ -1,11 +1,14 @@
 //! The kind `request`: what a curl would do, and what came of it.
 
+use std::time::Duration;
+
 use meshward_core::authz::{Attributes, Decision, HttpAttributes, evaluate};
 use meshward_core::http::head::Fields;
 use meshward_core::path;
 use meshward_core::telemetry::Record;
 use serde_json::{Value as Json, json};
 
+use super::Expect;
 use super::app::{ANSWERED_BY, authority};
 use super::checks::{Place, Request};
 use super::client::Journal;
@@ -14,7 +17,6 @@ use super::keys::Made;
 use super::scene::{Carried, Opened, Records, Scene};
 use super::tree::plain_json;
 use super::words::Makers;
-use super::Expect;
 
 /// A request as it goes over the wire.
 #[derive(Debug)]
@@ -39,6 +41,9 @@ struct Outcome {
     records: Records,
     opened: Option<Opened>,
 }
+
+/// How long the log of a connection is waited for after its end.
+const LINGERING: Duration = Duration::from_secs(2);
 
 /// Sends it as often as it says, until `judge` finds something wrong with an answer: it asks for what is found of
 /// expectations if they do not hold. Errors are for people: what cannot be set up.
@@ -159,13 +164,17 @@ fn once(scene: &mut Scene, request: &Request, makers: &mut Makers) -> Result<Out
     });
     scene.stage.settle();
     let mut records = scene.take_records(&opened);
+    let of_server = scene.has_sidecar(&opened.way);
     let is_told = |records: &Records| {
         let of_client = opened.sidecar.is_none() || !records.client.is_empty();
-        of_client && !records.server.is_empty()
+        of_client && (!of_server || !records.server.is_empty())
     };
-    if !is_told(&records) {
-        // Some are written when a connection that lingers is given up.
-        scene.stage.pass(std::time::Duration::from_secs(2));
+    // Some are written when a connection that lingers is given up.
+    let mut left = LINGERING;
+    while !is_told(&records) && !left.is_zero() {
+        let step = scene.stage.step().min(left);
+        left -= step;
+        scene.stage.pass(step);
         let more = scene.take_records(&opened);
         records.client.extend(more.client);
         records.server.extend(more.server);
