@@ -12,6 +12,7 @@ use meshward_core::api::peer_authentication::Mode;
 
 use super::cert::Spec;
 use super::corpus::{Case, top_level};
+use super::pure;
 use super::tree::{Fault, Fields, fault, flag, json, list, number, text, texts};
 
 #[derive(Clone, Debug)]
@@ -71,6 +72,8 @@ pub(super) enum Given {
         outbound: bool,
         failure: Failure,
     },
+    /// About a rule and no proxy.
+    Pure(pure::Question),
 }
 
 /// Who opens a connection.
@@ -253,6 +256,7 @@ fn expectations(given: &Given) -> &'static [&'static str] {
         Given::ClientHello { .. } => &["alpn", "sni"],
         Given::Sniff { .. } => &["decision"],
         Given::Retry { .. } => &["attempts", "status"],
+        Given::Pure(question) => question.expectations(),
     }
 }
 
@@ -373,7 +377,7 @@ impl Given {
                     ],
                 )?,
             },
-            _ => return Ok(None),
+            _ => return Ok(pure::Question::read(kind, fields)?.map(Self::Pure)),
         }))
     }
 
@@ -388,7 +392,8 @@ impl Given {
             | Self::AutoMtls { .. }
             | Self::TlsProbe { .. }
             | Self::Sniff { .. }
-            | Self::Retry { .. } => None,
+            | Self::Retry { .. }
+            | Self::Pure(_) => None,
         }
     }
 
@@ -409,7 +414,8 @@ impl Given {
             | Self::TlsProbe { .. }
             | Self::Tcp { .. }
             | Self::ClientHello { .. }
-            | Self::Retry { .. } => Duration::ZERO,
+            | Self::Retry { .. }
+            | Self::Pure(_) => Duration::ZERO,
         }
     }
 

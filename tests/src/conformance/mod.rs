@@ -15,6 +15,7 @@ mod http;
 mod keys;
 mod lies;
 mod made;
+mod pure;
 mod real;
 mod rename;
 mod request;
@@ -433,6 +434,11 @@ fn judge(
         believed.retain(|doubt| got(doubt).is_none());
         got(&check.expect)
     };
+    if let Given::Pure(question) = given
+        && let Some(kind) = question.unjudged()
+    {
+        return (Verdict::Skipped(format!("kind {kind}")), Vec::new());
+    }
     let got = match given {
         Given::Request(request) => stages
             .scene(makers)
@@ -533,6 +539,7 @@ fn find(
             bytes::probe(scene, workload, *port, client, ask, makers)
         }
         Given::Request(_) => Err("a request is judged as a whole".into()),
+        Given::Pure(question) => question.answer(makers),
         Given::Tcp { from, to, tls } => {
             bytes::tcp(stages.scene(makers)?, from, to, tls.as_ref(), makers)
         }

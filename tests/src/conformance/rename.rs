@@ -583,7 +583,8 @@ fn given(given: &Given) -> Given {
             *from = who(from);
             *target = to(target);
         }
-        Given::AutoMtls { .. } | Given::Sniff { .. } | Given::Retry { .. } => {}
+        // About words themselves, or without any.
+        Given::AutoMtls { .. } | Given::Sniff { .. } | Given::Retry { .. } | Given::Pure(_) => {}
     }
     given
 }
@@ -653,9 +654,8 @@ pub(super) fn renamed(case: &Case) -> Case {
         let Check {
             given: old, expect, ..
         } = check;
-        // What shows nothing of a mesh is about the words themselves.
         *old = old.as_ref().map(given);
-        if old.is_some() {
+        if !matches!(old, None | Some(Given::Pure(_))) {
             for (name, node) in expect {
                 *node = expected(name, node);
             }

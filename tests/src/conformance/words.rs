@@ -27,7 +27,7 @@ impl Makers {
 
     /// Replaces `${JWKS:keys}`, `${CA:name}` and `${CAB64:name}`. The other substitutions stand for files and endpoints,
     /// which nothing that acts here takes.
-    fn substitute(&mut self, text: &str) -> Result<String, String> {
+    pub(super) fn substitute(&mut self, text: &str) -> Result<String, String> {
         let mut out = String::new();
         let mut rest = text;
         while let Some(at) = rest.find("${") {
