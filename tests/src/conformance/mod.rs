@@ -548,7 +548,7 @@ fn find(
         }
         Given::ClientHello { from, to, http } => {
             let quirks = Quirks {
-                ear: Some((to.host.clone(), to.port)),
+                ear: Some((from.clone(), to.clone())),
                 ..Quirks::default()
             };
             let stage = stages.stage();
