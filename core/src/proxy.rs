@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::authn::Cache;
 use crate::clock::{Deadline, Instant, Now};
 use crate::http::head::FieldTable;
 use crate::id::{LinkId, Table};
@@ -119,6 +120,8 @@ struct Shared {
     rng: Rng,
     /// Chooses between endpoints.
     balance: Rng,
+    /// Tokens that were verified.
+    tokens: Cache,
     stats: Stats,
     now: Now,
     /// Draining, until this instant.
@@ -152,6 +155,7 @@ impl Proxy {
                 date: rewrite::Date::default(),
                 rng: Rng::new(seed, Purpose::RequestId),
                 balance: Rng::new(seed, Purpose::Balance),
+                tokens: Cache::default(),
                 stats: Stats::default(),
                 now,
                 drain: None,
@@ -191,6 +195,8 @@ impl Proxy {
         if snapshot.version < self.shared.world.snapshot.version {
             return;
         }
+        let rules = snapshot.inbound.values().map(|port| port.authn.as_ref());
+        self.shared.tokens.keep(rules);
         let orphans = self.shared.world.set_snapshot(snapshot);
         self.retire(&orphans);
         self.each_downstream(Self::recheck);

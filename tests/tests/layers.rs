@@ -36,6 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "accept::Mode",
             "accept::PortKind",
             "api",
+            "authn",
             "authz",
             "path",
             "spiffe",
@@ -101,6 +102,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "accept::PortKind",
             "api",
+            "authn",
             "authz",
             "snapshot",
             "spiffe",

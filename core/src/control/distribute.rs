@@ -16,7 +16,9 @@ use super::store::Store;
 use crate::accept::PortKind;
 use crate::api::authorization_policy::AuthorizationPolicy;
 use crate::api::mesh_config::MeshConfig;
+use crate::api::meta::Meta;
 use crate::api::peer_authentication::PeerAuthentication;
+use crate::api::request_authentication::RequestAuthentication;
 use crate::snapshot::compile::{CompileError, InboundSource, Sources, snapshot};
 use crate::snapshot::mtls::{EndpointFacts, Modes, auto_mtls, effective_modes, namespace_mode};
 use crate::snapshot::select::{Workload, by_age};
@@ -71,6 +73,7 @@ pub struct Distribution {
 struct Policies {
     authorization: Arc<Vec<AuthorizationPolicy>>,
     peer: Arc<Vec<PeerAuthentication>>,
+    request: Arc<Vec<RequestAuthentication>>,
 }
 
 /// A port of a service and the cluster behind it.
@@ -172,6 +175,7 @@ impl Distribution {
                     records,
                     authorization_policies: Arc::clone(&policies.authorization),
                     peer_authentications: Arc::clone(&policies.peer),
+                    request_authentications: Arc::clone(&policies.request),
                 })
             })
             .collect();
@@ -428,39 +432,47 @@ fn policies(mesh: &Mesh, store: &Store, root: &str) -> BTreeMap<String, Policies
         .map(|pod| pod.namespace.as_str())
         .chain(mesh.services().map(|service| service.namespace.as_str()))
         .collect();
-    let mut authorization: BTreeMap<&str, Vec<&AuthorizationPolicy>> = BTreeMap::new();
-    for policy in store.authorization_policies() {
-        let namespace = policy.meta.namespace.as_str();
-        authorization.entry(namespace).or_default().push(policy);
-    }
-    let mut peer: BTreeMap<&str, Vec<&PeerAuthentication>> = BTreeMap::new();
-    for policy in store.peer_authentications() {
-        let namespace = policy.meta.namespace.as_str();
-        peer.entry(namespace).or_default().push(policy);
-    }
+    let authorization = by_namespace(store.authorization_policies(), |policy| &policy.meta);
+    let peer = by_namespace(store.peer_authentications(), |policy| &policy.meta);
+    let request = by_namespace(store.request_authentications(), |policy| &policy.meta);
     let scopes = namespaces.into_iter().map(|namespace| {
         let scope: BTreeSet<&str> = [root, namespace].into();
-        let mut own: Vec<&AuthorizationPolicy> = scope
-            .iter()
-            .filter_map(|namespace| authorization.get(namespace))
-            .flatten()
-            .copied()
-            .collect();
-        own.sort_by(|a, b| by_age(&a.meta, &b.meta));
-        let mut modes: Vec<&PeerAuthentication> = scope
-            .iter()
-            .filter_map(|namespace| peer.get(namespace))
-            .flatten()
-            .copied()
-            .collect();
-        modes.sort_by(|a, b| by_age(&a.meta, &b.meta));
         let policies = Policies {
-            authorization: Arc::new(own.into_iter().cloned().collect()),
-            peer: Arc::new(modes.into_iter().cloned().collect()),
+            authorization: in_scope(&authorization, &scope, |policy| &policy.meta),
+            peer: in_scope(&peer, &scope, |policy| &policy.meta),
+            request: in_scope(&request, &scope, |policy| &policy.meta),
         };
         (namespace.to_owned(), policies)
     });
     scopes.collect()
+}
+
+fn by_namespace<'s, P>(
+    policies: impl Iterator<Item = &'s P>,
+    meta: fn(&P) -> &Meta,
+) -> BTreeMap<&'s str, Vec<&'s P>> {
+    let mut by_namespace: BTreeMap<&str, Vec<&P>> = BTreeMap::new();
+    for policy in policies {
+        let namespace = meta(policy).namespace.as_str();
+        by_namespace.entry(namespace).or_default().push(policy);
+    }
+    by_namespace
+}
+
+/// Those of some namespaces, oldest first (S-7).
+fn in_scope<P: Clone>(
+    policies: &BTreeMap<&str, Vec<&P>>,
+    scope: &BTreeSet<&str>,
+    meta: fn(&P) -> &Meta,
+) -> Arc<Vec<P>> {
+    let mut own: Vec<&P> = scope
+        .iter()
+        .filter_map(|namespace| policies.get(namespace))
+        .flatten()
+        .copied()
+        .collect();
+    own.sort_by(|a, b| by_age(meta(a), meta(b)));
+    Arc::new(own.into_iter().cloned().collect())
 }
 
 #[cfg(test)]

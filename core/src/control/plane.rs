@@ -15,6 +15,7 @@ use crate::api::load::Refused;
 use crate::api::mesh_config::MeshConfig;
 use crate::api::meta::Origin;
 use crate::api::object::{Key, Object};
+use crate::authn;
 use crate::authz::Layer;
 use crate::authz::compile::compile;
 use crate::clock::UnixTime;
@@ -272,6 +273,7 @@ fn rule_warnings(store: &Store, config: &MeshConfig) -> Vec<Finding> {
             warnings.push(doubt(finding.rule.origin(), message, hint));
         }
     }
+    warnings.extend(authn::warnings(store.request_authentications()));
     warnings
 }
 

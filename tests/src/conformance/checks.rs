@@ -397,6 +397,28 @@ impl Given {
         }
     }
 
+    /// How long it waits by itself.
+    pub(super) fn waits(&self) -> Duration {
+        let of = |steps: &[Step]| {
+            let spans = steps.iter().map(|step| match step {
+                Step::Wait(span) => *span,
+                Step::Bytes(_) | Step::Hello { .. } => Duration::ZERO,
+            });
+            spans.sum()
+        };
+        match self {
+            Self::Request(request) => request.wait,
+            Self::Timeline { send, .. } | Self::Sniff { send, .. } => of(send),
+            Self::EffectiveMtls { .. }
+            | Self::AutoMtls { .. }
+            | Self::TlsProbe { .. }
+            | Self::Tcp { .. }
+            | Self::ClientHello { .. }
+            | Self::Retry { .. }
+            | Self::Pure(_) => Duration::ZERO,
+        }
+    }
+
     fn from(&self) -> Option<&Who> {
         self.call().map(|(from, _)| from)
     }

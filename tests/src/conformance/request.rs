@@ -1,6 +1,6 @@
 //! The kind `request`: what a curl would do, and what came of it.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use meshward_core::authz::{Attributes, Decision, HttpAttributes, evaluate};
 use meshward_core::http::head::Fields;
@@ -8,8 +8,9 @@ use meshward_core::path;
 use meshward_core::telemetry::Record;
 use serde_json::{Value as Json, json};
 
+use super::Expect;
 use super::app::{ANSWERED_BY, authority};
-use super::checks::{Check, Place, Request};
+use super::checks::{Place, Request};
 use super::client::Journal;
 use super::http::{Kind, Message, Reader, to_latin1};
 use super::keys::Made;
@@ -41,12 +42,16 @@ struct Outcome {
     opened: Option<Opened>,
 }
 
-/// `None`: every expectation holds; else what was found of them. Errors are for people: what cannot be set up.
+/// How long the log of a connection is waited for after its end.
+const LINGERING: Duration = Duration::from_secs(2);
+
+/// Sends it as often as it says, until `judge` finds something wrong with an answer: it asks for what is found of
+/// expectations if they do not hold. Errors are for people: what cannot be set up.
 pub(super) fn run(
     scene: &mut Scene,
     request: &Request,
-    check: &Check,
     makers: &mut Makers,
+    judge: &mut dyn FnMut(&dyn Fn(&Expect) -> Option<Json>) -> Option<Json>,
 ) -> Result<Option<Json>, String> {
     if let Some(field) = request.beyond.first() {
         return Err(format!("nothing acts on `{field}` here"));
@@ -58,7 +63,7 @@ pub(super) fn run(
     scene.stage.pass(request.wait);
     for _ in 0..request.repeat.max(1) {
         let outcome = once(scene, request, makers)?;
-        if let Some(got) = judge(scene, check, &outcome) {
+        if let Some(got) = judge(&|expect: &Expect| compare(scene, expect, &outcome)) {
             return Ok(Some(got));
         }
     }
@@ -159,13 +164,17 @@ fn once(scene: &mut Scene, request: &Request, makers: &mut Makers) -> Result<Out
     });
     scene.stage.settle();
     let mut records = scene.take_records(&opened);
+    let of_server = scene.has_sidecar(&opened.way);
     let is_told = |records: &Records| {
         let of_client = opened.sidecar.is_none() || !records.client.is_empty();
-        of_client && !records.server.is_empty()
+        of_client && (!of_server || !records.server.is_empty())
     };
-    if !is_told(&records) {
-        // Some are written when a connection that lingers is given up.
-        scene.stage.pass(std::time::Duration::from_secs(2));
+    // Some are written when a connection that lingers is given up.
+    let mut left = LINGERING;
+    while !is_told(&records) && !left.is_zero() {
+        let step = scene.stage.step().min(left);
+        left -= step;
+        scene.stage.pass(step);
         let more = scene.take_records(&opened);
         records.client.extend(more.client);
         records.server.extend(more.server);
@@ -201,10 +210,10 @@ fn producer(records: &Records) -> Option<&Record> {
     own.or(on_the_way().last())
 }
 
-fn judge(scene: &Scene, check: &Check, outcome: &Outcome) -> Option<Json> {
+fn compare(scene: &Scene, expect: &Expect, outcome: &Outcome) -> Option<Json> {
     let mut got = serde_json::Map::new();
     let mut right = true;
-    for (name, node) in &check.expect {
+    for (name, node) in expect {
         let want = plain_json(node);
         let (fits, found) = expectation(scene, name, &want, outcome);
         right &= fits;
@@ -484,16 +493,6 @@ fn holds(want: &str, value: &str, written: &Written) -> bool {
             hex && groups == [8, 4, 4, 4, 12] && !sent && rest_after(uuid)
         }),
     }
-}
-
-/// What `expect` of a check asks, for a report.
-pub(super) fn expected(check: &Check) -> Json {
-    let all: BTreeMap<&String, Json> = check
-        .expect
-        .iter()
-        .map(|(name, node)| (name, plain_json(node)))
-        .collect();
-    json!(all)
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use meshward_core::api::peer_authentication::Mode;
 use meshward_core::snapshot::Snapshot;
@@ -343,7 +342,7 @@ impl Scene {
 
     /// Waits until `is_done`, as long as the stage has patience. False: it did not come to that.
     pub(super) fn wait_until(&mut self, mut is_done: impl FnMut(&mut Self) -> bool) -> bool {
-        const STEP: Duration = Duration::from_millis(250);
+        let step = self.stage.step();
         let mut left = self.stage.patience();
         loop {
             self.stage.settle();
@@ -353,8 +352,8 @@ impl Scene {
             if left.is_zero() {
                 return false;
             }
-            self.stage.pass(STEP.min(left));
-            left = left.saturating_sub(STEP);
+            self.stage.pass(step.min(left));
+            left = left.saturating_sub(step);
         }
     }
 
