@@ -430,7 +430,7 @@ fn judge(
     }
     let mut believed = doubts.to_vec();
     // Some things are done several times, and all have to come out as they should.
-    let mut one = |got: &dyn Fn(&Expect) -> Option<Json>| {
+    let mut one = |got: request::Held<'_>| {
         believed.retain(|doubt| got(doubt).is_none());
         got(&check.expect)
     };

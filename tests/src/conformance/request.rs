@@ -43,6 +43,9 @@ struct Outcome {
     opened: Option<Opened>,
 }
 
+/// Says what is found of expectations that do not hold.
+pub(super) type Held<'a> = &'a dyn Fn(&Expect) -> Option<Json>;
+
 /// How long the log of a connection is waited for after its end.
 const LINGERING: Duration = Duration::from_secs(2);
 
@@ -52,7 +55,7 @@ pub(super) fn run(
     scene: &mut Scene,
     request: &Request,
     makers: &mut Makers,
-    judge: &mut dyn FnMut(&dyn Fn(&Expect) -> Option<Json>) -> Option<Json>,
+    judge: &mut dyn FnMut(Held<'_>) -> Option<Json>,
 ) -> Result<Option<Json>, String> {
     if let Some(field) = request.beyond.first() {
         return Err(format!("nothing acts on `{field}` here"));
@@ -208,7 +211,7 @@ fn producer(records: &Records) -> Option<&Record> {
             .is_none_or(|details| details == "via_upstream")
     };
     let own = on_the_way().find(|record| !passes_on(record));
-    own.or(on_the_way().last())
+    own.or_else(|| on_the_way().last())
 }
 
 fn compare(scene: &Scene, expect: &Expect, outcome: &Outcome) -> Option<Json> {

@@ -347,7 +347,7 @@ impl Scene {
         let pod = self.town.pod(name).map(|pod| self.apps[pod]);
         let mut outside = self.outside.iter();
         let outside = outside.find(|((host, _), _)| host == name);
-        let party = pod.or(outside.map(|(_, (_, party))| *party))?;
+        let party = pod.or_else(|| outside.map(|(_, (_, party))| *party))?;
         Some(self.app(party, look))
     }
 
