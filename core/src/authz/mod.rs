@@ -19,6 +19,7 @@ mod index;
 pub mod listener;
 pub mod matcher;
 mod rule;
+mod sets;
 pub mod template;
 #[cfg(test)]
 mod test_policies;
