@@ -4,10 +4,17 @@
 //! folder and a loopback address of its own, so that all of them may run at once.
 
 mod ca;
+mod delete;
+mod get;
+mod label;
+mod logs;
 mod mesh_trouble;
 mod meshes;
 mod place;
+mod rollout;
 mod running;
 mod secrets;
 mod sidecar_files;
+mod startup;
 mod usage;
+mod wait;
