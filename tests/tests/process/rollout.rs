@@ -54,12 +54,28 @@ fn call(place: &Place, path: &str) -> (String, Option<i32>) {
     (ran.stdout, ran.code)
 }
 
-#[test]
-fn pods_are_made_anew_under_load_and_no_request_is_lost() {
+/// Every test of this list, over either runtime.
+macro_rules! over {
+    ($($module:ident: $runtime:literal,)*) => {$(
+        mod $module {
+            #[test]
+            fn pods_are_made_anew_under_load_and_no_request_is_lost() {
+                super::pods_are_made_anew_under_load_and_no_request_is_lost($runtime);
+            }
+        }
+    )*};
+}
+
+over! {
+    tokio: "tokio",
+    uring: "uring",
+}
+
+fn pods_are_made_anew_under_load_and_no_request_is_lost(runtime: &str) {
     let place = Place::new();
     place.write("mesh.yaml", web(&place, 2, ""));
     let range = place.range();
-    let _mesh = Mesh::start(&place, &["--runtime", "tokio", "--pod-range", &range]);
+    let _mesh = Mesh::start(&place, &["--runtime", runtime, "--pod-range", &range]);
     let before = pods(&place);
     let (stop, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -211,17 +227,12 @@ fn a_pod_that_does_not_get_ready_takes_nobodys_place() {
         "--timeout",
         "30s",
     ]);
-    assert_eq!(
-        (ran.code, ran.stderr.as_str()),
-        (
-            Some(1),
-            "error: deployment \"web\" exceeded its progress deadline\n"
-        )
+    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    let says = "error: deployment \"web\" exceeded its progress deadline\n  hint: the app of shop/web-0 does not listen on 127.0.0.1:";
+    assert!(ran.stderr.starts_with(says), "{}", ran.stderr);
+    mesh.up.says(
+        "error: pod shop/web-0 stays as it is: the app of shop/web-0 does not listen on 127.0.0.1:",
     );
-    mesh.up
-        .says("pod shop/web-0 stays as it is, the one that was to follow it is not ready:");
-    mesh.up
-        .says("the app of shop/web-0 does not listen on 127.0.0.1:");
     assert_eq!(pods(&place), before);
     assert_eq!(
         mesh.curl("client.shop", "http://web.shop:8080/"),
@@ -254,6 +265,25 @@ fn a_pod_that_does_not_get_ready_takes_nobodys_place() {
         "20s",
     ]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+}
+
+#[test]
+fn a_mesh_that_ends_waits_for_no_pod_that_is_made_anew() {
+    let place = Place::new();
+    place.write("mesh.yaml", web(&place, 1, ""));
+    let range = place.range();
+    let mut mesh = Mesh::start(&place, &["--runtime", "tokio", "--pod-range", &range]);
+    let silent = "meshward.dev/command: \"touch $MESHWARD_RUN/began; exec sleep 600\"";
+    mesh.applies(
+        &deployment("shop", "web", 1, silent),
+        "deployment.apps/web configured\n",
+    );
+    let began = mesh.folder().join("began");
+    until("the new app", || began.exists().then_some(()));
+    let now = std::time::Instant::now();
+    mesh.up.signal("INT");
+    assert_eq!(mesh.up.ends().code(), Some(0), "{:?}", mesh.up.said);
+    assert!(now.elapsed() < std::time::Duration::from_secs(8));
 }
 
 #[test]
