@@ -19,7 +19,9 @@ mod proxy_status;
 mod rollout;
 mod say;
 mod sidecar;
+mod token;
 mod up;
+mod validate;
 mod wait;
 mod walkthrough;
 
@@ -65,10 +67,15 @@ enum Command {
     Rollout(rollout::Command),
     /// Runs a sidecar from one static file. SIGHUP reads everything again, SIGTERM drains.
     Sidecar(sidecar::Arguments),
+    /// Makes keys and JSON Web Tokens, and reads tokens.
+    #[command(subcommand)]
+    Token(token::Command),
     /// Starts a mesh on this machine from Kubernetes and Istio YAML. Stays until Ctrl-C.
     Up(up::Arguments),
     /// Waits until sidecars are up to date, or resources are ready or gone, as `kubectl wait`.
     Wait(wait::Arguments),
+    /// Says whether Kubernetes and Istio YAML is valid, without a mesh, as `istioctl validate -f`.
+    Validate(validate::Arguments),
     /// Runs the commands of a walk-through and compares what they print.
     Walkthrough(walkthrough::Arguments),
 }
@@ -98,8 +105,10 @@ fn main() -> ExitCode {
         Command::ProxyStatus(arguments) => proxy_status::run(&arguments),
         Command::Rollout(command) => rollout::run(command),
         Command::Sidecar(arguments) => sidecar::run(arguments),
+        Command::Token(command) => token::run(command),
         Command::Up(arguments) => up::run(arguments),
         Command::Wait(arguments) => wait::run(arguments),
+        Command::Validate(arguments) => validate::run(arguments),
         Command::Walkthrough(arguments) => walkthrough::run(arguments),
     };
     match outcome {
