@@ -23,6 +23,7 @@ use meshward_core::control::plane::{DeleteError, Plane};
 use meshward_core::control::store::{Change, Outcome, Store};
 use meshward_core::proxy::Input;
 use meshward_core::snapshot::Snapshot;
+use meshward_core::telemetry::levels::Levels;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
@@ -49,7 +50,7 @@ pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// A proxy that has not gone so long after that is not waited for.
 pub(super) const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 /// Workers take over a change within this, or it is said that one does not.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
 /// Apps of pods that take the place of others are waited for so long.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
 /// Apps that are started are waited for so long.
@@ -142,6 +143,11 @@ impl State {
                 workload,
                 namespace,
             } => self.proxy_config(what, &workload, namespace.as_deref()),
+            Ask::Levels {
+                workload,
+                namespace,
+                change,
+            } => self.levels(&workload, namespace.as_deref(), change),
             Ask::Get { scope, manifests } => Ok(self.list(&scope, manifests)),
             Ask::DeleteNamed {
                 scope,
@@ -633,6 +639,7 @@ impl State {
                     certificates: sidecar.certificates,
                     sent: sidecar.configured,
                     in_force: None,
+                    levels: Levels::default(),
                 })
             }
         };
@@ -731,7 +738,9 @@ impl State {
         }
         if let Some(sidecar) = &pod.sidecar {
             // Takes no file, so it cannot fail.
-            let _ = self.logs.set(self.shards.log_number(sidecar.seat), None);
+            let number = self.shards.log_number(sidecar.seat);
+            let _ = self.logs.set(number, None);
+            let _ = self.logs.set_notes(number, None);
         }
         // A pod of the same name may run already.
         if !self.pods.contains_key(&pod.facts.key()) {
