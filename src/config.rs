@@ -13,6 +13,7 @@ use meshward_core::api::load::yaml::{self, Node, Place};
 use meshward_core::api::load::{Loaded, Text, load_for_enforcement};
 use meshward_core::api::mesh_config::{AccessLogEncoding, MeshConfig};
 use meshward_core::api::meta::Labels;
+use meshward_core::authn;
 use meshward_core::clock::UnixTime;
 use meshward_core::link::Entry;
 use meshward_core::proxy::Input;
@@ -562,8 +563,9 @@ impl Reading {
                     "keep one of the two",
                 );
             }
-            policies +=
-                resources.authorization_policies.len() + resources.peer_authentications.len();
+            policies += resources.authorization_policies.len()
+                + resources.peer_authentications.len()
+                + resources.request_authentications.len();
             let group = group(&mut groups, &mut order, files, svid);
             group.listeners.push(ListenerPlan {
                 name: listener.name.clone(),
@@ -585,6 +587,7 @@ impl Reading {
                 records: listener.access_log.is_some(),
                 authorization_policies: Arc::new(resources.authorization_policies.clone()),
                 peer_authentications: Arc::new(resources.peer_authentications.clone()),
+                request_authentications: Arc::new(resources.request_authentications.clone()),
             });
             logs.push(listener.access_log.clone());
         }
@@ -793,7 +796,8 @@ impl Reading {
                         dir.display()
                     )
                 }));
-                for finding in &loaded.findings {
+                let tokens = authn::warnings(&loaded.request_authentications);
+                for finding in loaded.findings.iter().chain(&tokens) {
                     say::err(finding);
                 }
                 Some(Arc::new(loaded))

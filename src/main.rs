@@ -6,6 +6,7 @@ mod config;
 mod delete;
 mod exec;
 mod exit;
+mod explain;
 mod files;
 mod get;
 mod label;
@@ -13,10 +14,14 @@ mod logs;
 mod logs_command;
 mod machine;
 mod mesh;
+mod proxy_config;
+mod proxy_status;
 mod rollout;
 mod say;
 mod sidecar;
+mod token;
 mod up;
+mod validate;
 mod wait;
 mod walkthrough;
 
@@ -43,21 +48,34 @@ enum Command {
     Delete(delete::Arguments),
     /// Runs a command as a workload of a mesh that runs.
     Exec(exec::Arguments),
+    /// Says what would become of a request, and why: in a mesh that runs, or in one that files describe.
+    Explain(explain::Arguments),
     /// Shows what is in a mesh that runs, as `kubectl get`.
     Get(get::Arguments),
     /// Changes labels of resources of a mesh that runs, as `kubectl label`.
     Label(label::Arguments),
     /// Shows what an app or its sidecar wrote, as `kubectl logs`.
     Logs(logs_command::Arguments),
+    /// Shows what one sidecar of a mesh that runs is configured with, as istioctl does.
+    #[command(alias = "pc")]
+    ProxyConfig(proxy_config::Arguments),
+    /// Shows for each sidecar of a mesh that runs what it decides by, as istioctl does.
+    #[command(alias = "ps")]
+    ProxyStatus(proxy_status::Arguments),
     /// Makes the pods of deployments anew, as `kubectl rollout`.
     #[command(subcommand)]
     Rollout(rollout::Command),
     /// Runs a sidecar from one static file. SIGHUP reads everything again, SIGTERM drains.
     Sidecar(sidecar::Arguments),
+    /// Makes keys and JSON Web Tokens, and reads tokens.
+    #[command(subcommand)]
+    Token(token::Command),
     /// Starts a mesh on this machine from Kubernetes and Istio YAML. Stays until Ctrl-C.
     Up(up::Arguments),
     /// Waits until sidecars are up to date, or resources are ready or gone, as `kubectl wait`.
     Wait(wait::Arguments),
+    /// Says whether Kubernetes and Istio YAML is valid, without a mesh, as `istioctl validate -f`.
+    Validate(validate::Arguments),
     /// Runs the commands of a walk-through and compares what they print.
     Walkthrough(walkthrough::Arguments),
 }
@@ -79,13 +97,18 @@ fn main() -> ExitCode {
         Command::Ca(command) => ca::run(command),
         Command::Delete(arguments) => delete::run(arguments),
         Command::Exec(arguments) => exec::run(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
         Command::Get(arguments) => get::run(arguments),
         Command::Label(arguments) => label::run(arguments),
         Command::Logs(arguments) => logs_command::run(arguments),
+        Command::ProxyConfig(arguments) => proxy_config::run(arguments),
+        Command::ProxyStatus(arguments) => proxy_status::run(&arguments),
         Command::Rollout(command) => rollout::run(command),
         Command::Sidecar(arguments) => sidecar::run(arguments),
+        Command::Token(command) => token::run(command),
         Command::Up(arguments) => up::run(arguments),
         Command::Wait(arguments) => wait::run(arguments),
+        Command::Validate(arguments) => validate::run(arguments),
         Command::Walkthrough(arguments) => walkthrough::run(arguments),
     };
     match outcome {

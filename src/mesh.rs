@@ -11,6 +11,7 @@ mod edit;
 pub(crate) mod entry;
 pub(crate) mod folder;
 pub(crate) mod identities;
+mod inspect;
 mod listening;
 mod pods;
 pub(crate) mod protocol;

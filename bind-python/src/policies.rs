@@ -9,6 +9,8 @@ use meshward_core::api::finding::Finding;
 use meshward_core::api::load::{Text, grammar, load_for_enforcement};
 use meshward_core::api::mesh_config::MeshConfig;
 use meshward_core::api::peer_authentication::{self, PeerAuthentication};
+use meshward_core::api::request_authentication::RequestAuthentication;
+use meshward_core::authn;
 use meshward_core::snapshot::mtls::{Modes, effective_modes};
 use meshward_core::snapshot::select;
 use pyo3::prelude::*;
@@ -16,8 +18,8 @@ use pyo3::prelude::*;
 use crate::MeshwardError;
 use crate::convert::Named;
 
-/// Istio's resources from one text of YAML or JSON: AuthorizationPolicy, PeerAuthentication, and the `istio` ConfigMap with
-/// its meshConfig. Which workloads they concern is asked for each workload anew, so one `Policies` serves a whole mesh.
+/// Istio's resources from one text of YAML or JSON: AuthorizationPolicy, PeerAuthentication,
+/// RequestAuthentication, and the `istio` ConfigMap with its meshConfig. Which workloads they concern is asked for each workload anew, so one `Policies` serves a whole mesh.
 ///
 /// `namespace` is that of resources that name none, `file` what findings call the text. What is not valid is an error, and
 /// so is what is valid but not enforced.
@@ -25,6 +27,7 @@ use crate::convert::Named;
 pub(crate) struct Policies {
     pub(crate) authorization_policies: Arc<Vec<AuthorizationPolicy>>,
     pub(crate) peer_authentications: Arc<Vec<PeerAuthentication>>,
+    pub(crate) request_authentications: Arc<Vec<RequestAuthentication>>,
     pub(crate) mesh: Option<MeshConfig>,
     /// What is allowed and probably not meant, with `file:line:column`.
     #[pyo3(get)]
@@ -43,11 +46,14 @@ impl Policies {
         };
         let loaded = load_for_enforcement(&[text], namespace)
             .map_err(|refused| MeshwardError::new_err(refused.to_string()))?;
+        let tokens = authn::warnings(&loaded.request_authentications);
+        let warnings = loaded.findings.iter().chain(&tokens);
         Ok(Self {
+            warnings: warnings.map(Finding::to_string).collect(),
             authorization_policies: Arc::new(loaded.authorization_policies),
             peer_authentications: Arc::new(loaded.peer_authentications),
+            request_authentications: Arc::new(loaded.request_authentications),
             mesh: loaded.mesh_config,
-            warnings: loaded.findings.iter().map(Finding::to_string).collect(),
         })
     }
 
@@ -69,9 +75,10 @@ impl Policies {
 
     fn __repr__(&self) -> String {
         format!(
-            "<Policies with {} AuthorizationPolicies, {} PeerAuthentications>",
+            "<Policies with {} AuthorizationPolicies, {} PeerAuthentications, {} RequestAuthentications>",
             self.authorization_policies.len(),
-            self.peer_authentications.len()
+            self.peer_authentications.len(),
+            self.request_authentications.len()
         )
     }
 }

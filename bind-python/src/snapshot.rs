@@ -167,6 +167,7 @@ fn inbound_source(listener: u32, port: &Inbound, policies: &Policies) -> PyResul
         records: true,
         authorization_policies: Arc::clone(&policies.authorization_policies),
         peer_authentications: Arc::clone(&policies.peer_authentications),
+        request_authentications: Arc::clone(&policies.request_authentications),
     })
 }
 

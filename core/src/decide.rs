@@ -2,13 +2,24 @@
 //!
 //! This is the only module that makes a [`Permit`]; opening an upstream consumes one.
 
+mod believed;
+
 use std::borrow::Cow;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::authz::{Attributes, Decision, HttpAttributes, Listener, PolicyId, evaluate};
+use crate::api::authorization_policy::Action;
+use crate::api::meta::Origin;
+use crate::authn::status::Status;
+use crate::authn::{self, Cache, Effects, Presented, authenticate};
+use crate::authz::listener::{Comparison, Part};
+use crate::authz::{self, Attributes, Decision, HttpAttributes, PolicyId, evaluate};
+use crate::clock::UnixTime;
 use crate::http::head::{Fields, Known};
 use crate::path::{self, Normalization};
 use crate::snapshot::{InboundPort, OutboundPort};
+
+pub use believed::believed;
 
 /// Proof that the policies allow this request or connection. Cannot be made elsewhere, cannot be copied.
 #[derive(Debug)]
@@ -29,17 +40,107 @@ pub struct Greeting {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
     pub status: u16,
-    pub body: &'static str,
+    pub body: Cow<'static, str>,
     /// The detail of the record (S-118, S-329).
     pub details: String,
+    /// Further lines of the answer; names in lower case (S-217).
+    pub headers: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Denial {
+    fn new(status: u16, body: &'static str, details: impl Into<String>) -> Self {
+        Self {
+            status,
+            body: body.into(),
+            details: details.into(),
+            headers: Vec::new(),
+        }
+    }
+}
+
+/// What goes on of a request that was allowed.
+#[derive(Clone, Debug)]
+pub struct Passage<'a> {
+    /// Normalised, query included, without the tokens that were taken from it.
+    pub path: Cow<'a, [u8]>,
+    /// What authentication does to the lines of the head.
+    pub effects: Effects,
+}
+
+/// Hears both halves of a decision about a request; `()` hears nothing.
+pub trait Listener: authn::Listener + authz::Listener {}
+
+impl<L: authn::Listener + authz::Listener> Listener for L {}
+
+/// A decision about a request, remembered. `Display` writes it as an indented tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Explanation {
+    pub authn: authn::Explanation,
+    /// Not decided where the request was refused before.
+    pub authz: authz::Explanation,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.authn, self.authz)
+    }
+}
+
+impl authn::Listener for Explanation {
+    fn rule(&mut self, issuer: &str, origin: &Origin) {
+        authn::Listener::rule(&mut self.authn, issuer, origin);
+    }
+
+    fn token(&mut self, place: authn::Place<'_>, verified: Result<(), Status>) {
+        self.authn.token(place, verified);
+    }
+
+    fn outcome(&mut self, verified: Result<(), Status>) {
+        authn::Listener::outcome(&mut self.authn, verified);
+    }
+
+    fn ended(&mut self, end: authn::End) {
+        self.authn.ended(end);
+    }
+}
+
+impl authz::Listener for Explanation {
+    const EVERYTHING: bool = true;
+
+    fn engine(&mut self, action: Action) {
+        self.authz.engine(action);
+    }
+
+    fn rule(&mut self, id: &PolicyId) {
+        authz::Listener::rule(&mut self.authz, id);
+    }
+
+    fn void(&mut self, reason: &str) {
+        self.authz.void(reason);
+    }
+
+    fn alternative(&mut self, part: Part) {
+        self.authz.alternative(part);
+    }
+
+    fn comparison(&mut self, comparison: &Comparison<'_>) {
+        self.authz.comparison(comparison);
+    }
+
+    fn outcome(&mut self, matched: bool) {
+        authz::Listener::outcome(&mut self.authz, matched);
+    }
+
+    fn decision(&mut self, decision: &Decision<'_>) {
+        self.authz.decision(decision);
+    }
 }
 
 /// What was decided about a request.
 #[derive(Debug)]
 pub enum Verdict<'a> {
-    /// Goes on with this path, query included.
-    Allow(Permit, Cow<'a, [u8]>),
-    /// Refused; with the path that was judged.
+    Allow(Permit, Passage<'a>),
+    /// Refused; with the path that was judged, query included.
     Deny(Denial, Cow<'a, [u8]>),
 }
 
@@ -65,11 +166,14 @@ pub struct Request<'a> {
     pub fields: Fields<'a>,
 }
 
-/// May this request pass to the application behind `port`? Path first (S-180), then AUDIT, DENY, ALLOW (S-110).
+/// May this request pass to the application behind `port`? Path first (S-180), then tokens, then AUDIT, DENY, ALLOW
+/// (S-110). `now` is held against the times of tokens, and `cache` spares verifying one twice.
 pub fn inbound_request<'a>(
     port: &InboundPort,
     caller: Caller<'_>,
     request: Request<'a>,
+    now: UnixTime,
+    cache: &mut Cache,
     audit: &mut impl FnMut(&PolicyId),
     listener: &mut impl Listener,
 ) -> Verdict<'a> {
@@ -77,12 +181,37 @@ pub fn inbound_request<'a>(
         Ok(path) => path,
         Err(denial) => return Verdict::Deny(denial, request.path.into()),
     };
+    let tls = caller.principal.is_some();
+    let fields = believed(request.fields, tls);
+    let presented = Presented {
+        method: request.method,
+        path: &path,
+        authority: request.authority,
+        tls,
+        fields,
+    };
+    let authenticated = match authenticate(&port.authn, &presented, now, cache, listener) {
+        Ok(authenticated) => authenticated,
+        Err(refusal) => {
+            let text = refusal.status.text();
+            let denial = Denial {
+                headers: vec![("www-authenticate", refusal.challenge())],
+                ..Denial::new(refusal.status.http_status(), text, refusal.details())
+            };
+            return Verdict::Deny(denial, path);
+        }
+    };
+    let authn::Authentication {
+        claims,
+        mut effects,
+    } = authenticated;
+    let path = effects.take_path(path);
     let decision = evaluate(
         &port.http,
         &Attributes {
             principal: caller.principal,
             source_ip: caller.peer.ip(),
-            remote_ip: remote_ip(request.fields, caller.peer.ip()),
+            remote_ip: remote_ip(fields, caller.peer.ip()),
             destination_ip: caller.reached,
             destination_port: port.port,
             sni: caller.sni,
@@ -90,25 +219,20 @@ pub fn inbound_request<'a>(
                 method: request.method,
                 path: path::without_query(&path),
                 authority: request.authority,
-                fields: request.fields,
-                claims: None,
+                fields: effects.fields(fields),
+                claims: claims.as_deref(),
             }),
         },
         audit,
         listener,
     );
     match decision {
-        Decision::Allowed { .. } => Verdict::Allow(Permit { _private: () }, path),
+        Decision::Allowed { .. } => {
+            Verdict::Allow(Permit { _private: () }, Passage { path, effects })
+        }
         Decision::Denied { .. } => {
             let details = decision.denial_details().unwrap_or_default();
-            Verdict::Deny(
-                Denial {
-                    status: 403,
-                    body: "RBAC: access denied",
-                    details,
-                },
-                path,
-            )
+            Verdict::Deny(Denial::new(403, "RBAC: access denied", details), path)
         }
     }
 }
@@ -117,7 +241,10 @@ pub fn inbound_request<'a>(
 /// normalised all the same (S-180).
 pub fn outbound_request<'a>(port: &OutboundPort, path: &'a [u8]) -> Verdict<'a> {
     match normalized(path, port.normalization) {
-        Ok(path) => Verdict::Allow(Permit { _private: () }, path),
+        Ok(path) => {
+            let effects = Effects::default();
+            Verdict::Allow(Permit { _private: () }, Passage { path, effects })
+        }
         Err(denial) => Verdict::Deny(denial, path.into()),
     }
 }
@@ -137,7 +264,7 @@ pub fn inbound_connection(
     port: &InboundPort,
     caller: Caller<'_>,
     audit: &mut impl FnMut(&PolicyId),
-    listener: &mut impl Listener,
+    listener: &mut impl authz::Listener,
 ) -> Result<Permit, Denial> {
     let decision = evaluate(
         &port.tcp,
@@ -155,11 +282,10 @@ pub fn inbound_connection(
     );
     match decision {
         Decision::Allowed { .. } => Ok(Permit { _private: () }),
-        Decision::Denied { .. } => Err(Denial {
-            status: 0,
-            body: "",
-            details: decision.denial_details().unwrap_or_default(),
-        }),
+        Decision::Denied { .. } => {
+            let details = decision.denial_details().unwrap_or_default();
+            Err(Denial::new(0, "", details))
+        }
     }
 }
 
@@ -169,17 +295,10 @@ pub fn inbound_connection(
 /// the client never asked. Envoy: `absolute_path_rejected`.
 fn normalized(path: &[u8], mode: Normalization) -> Result<Cow<'_, [u8]>, Denial> {
     if !path.starts_with(b"/") {
-        return Err(Denial {
-            status: 404,
-            body: "",
-            details: "absolute_path_rejected".into(),
-        });
+        return Err(Denial::new(404, "", "absolute_path_rejected"));
     }
-    path::normalize(path, mode, true).map_err(|_| Denial {
-        status: 400,
-        body: "",
-        details: "path_normalization_failed".into(), // S-183
-    })
+    // S-183.
+    path::normalize(path, mode, true).map_err(|_| Denial::new(400, "", "path_normalization_failed"))
 }
 
 /// The original client of a request at a sidecar (S-320): the last entry of `x-forwarded-for` if it is an address, else

@@ -18,6 +18,7 @@ pub mod authn;
 pub mod authz;
 pub mod control;
 pub mod decide;
+pub mod explain;
 pub mod http;
 pub mod path;
 pub mod proxy;

@@ -52,6 +52,8 @@ pub const POOL_MAX: usize = 1024;
 pub const POOL_IDLE: Duration = Duration::from_secs(3600);
 /// Pods of one mesh: a Deployment may ask for four thousand million of them in ten characters.
 pub const PODS_MAX: usize = 10_000;
+/// Endpoints of a service at which one request is explained.
+pub const EXPLAINED_ENDPOINTS_MAX: usize = 64;
 /// Tries of one request on the connection level (S-66): the first and two more.
 pub const ATTEMPTS_MAX: u32 = 3;
 
@@ -86,3 +88,31 @@ pub const SIGN_BACKOFF_MAX: Duration = Duration::from_secs(60);
 pub const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// Dates are held against the wall clock so often at least, since it may jump and stands still for no timer.
 pub const WALL_LOOK: Duration = Duration::from_secs(60);
+
+/// Bytes of a token. A head has no room for more than [`HEAD_MAX`]; what is larger comes from files.
+pub const TOKEN_MAX: usize = 256 * 1024;
+/// Objects and lists within each other in the JSON of tokens and keys. Protobuf, which reads them for Envoy: 100.
+pub const JSON_DEPTH_MAX: usize = 100;
+/// Bytes of a JWK set. One key with a chain of certificates has about 5 KiB.
+pub const JWKS_MAX: usize = 256 * 1024;
+/// Keys of a JWK set: a token without `kid` is tried with all of them, each for some 30 µs. Issuers publish two to five.
+pub const JWKS_KEYS_MAX: usize = 100;
+/// How far the clock of whoever made a token may be off (S-219). Envoy: `clock_skew_seconds` 60.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// Verified tokens that one proxy remembers. A token of an ordinary issuer has about 1 KiB.
+pub const TOKENS_CACHED_MAX: usize = 1024;
+/// Bytes of text of these tokens. What is remembered of a token is its payload, read: some five times as much.
+pub const TOKENS_CACHED_BYTES: usize = 1024 * 1024;
+/// Bytes of a token that is worth remembering; larger ones would push out all others.
+pub const TOKEN_CACHED_MAX: usize = 16 * 1024;
+/// Bytes of path and query that the realm of a refusal says. Envoy: the same (S-217).
+pub const REALM_PATH_MAX: usize = 256;
+
+/// Rules of one RequestAuthentication (CRD: `maxItems` of `jwtRules`).
+pub const JWT_RULES_MAX: usize = 4096;
+/// Bytes of the `jwks` of one rule; an API server stores no larger object.
+pub const JWKS_LEN_MAX: usize = 1024 * 1024;
+/// Bytes of a `jwksUri` (CRD: `maxLength`).
+pub const JWKS_URI_LEN_MAX: usize = 2048;
+/// Claims of one rule that are split at spaces (CRD: `maxItems` of `spaceDelimitedClaims`).
+pub const SPACE_DELIMITED_CLAIMS_MAX: usize = 64;

@@ -12,6 +12,7 @@ mod link;
 mod opaque;
 mod request;
 mod rewrite;
+mod said;
 mod upstream;
 mod world;
 
@@ -24,8 +25,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::authn::Cache;
 use crate::clock::{Deadline, Instant, Now};
-use crate::http::head::FieldTable;
+use crate::http::head::{FieldTable, RequestHead};
 use crate::id::{LinkId, Table};
 use crate::link::{LinkCommand, LinkEvent};
 use crate::machine::Machine;
@@ -33,10 +35,11 @@ use crate::rng::{Purpose, Rng};
 use crate::snapshot::Snapshot;
 use crate::spiffe::Svid;
 use crate::telemetry::Record;
+use crate::telemetry::levels::{Levels, Scope};
 use crate::timer::Timers;
 use crate::tls::Crypto;
 
-use downstream::Downstream;
+use downstream::{Downstream, Facts};
 use upstream::Upstream;
 use world::World;
 
@@ -49,6 +52,8 @@ pub enum Input {
     Snapshot(Arc<Snapshot>),
     /// A new certificate, key and trust bundle. Links that are open stay; new handshakes use it.
     Svid(Arc<Svid>),
+    /// What to say beside the access log, from now on.
+    Levels(Levels),
     /// Finish what is open and take no new requests; what is left after `grace` is reset.
     Drain { grace: Duration },
     /// Time went on.
@@ -62,9 +67,9 @@ pub enum Action {
     Link(LinkId, LinkCommand),
     /// A fact for the access log.
     Report(Box<Record>),
-    /// Why a link ended before its time, for people who look closely: a limit, a failed handshake, a broken protocol. Holds no
-    /// byte of a peer.
-    Note(LinkId, Cow<'static, str>),
+    /// For people who look closely: why a link ended before its time (a limit, a failed handshake, a broken protocol), and
+    /// with [`Input::Levels`] how decisions came out. Holds no byte of a peer.
+    Note(LinkId, Scope, Cow<'static, str>),
 }
 
 /// What happened so far. Counters only grow.
@@ -119,17 +124,47 @@ struct Shared {
     rng: Rng,
     /// Chooses between endpoints.
     balance: Rng,
+    /// Tokens that were verified.
+    tokens: Cache,
     stats: Stats,
     now: Now,
+    levels: Levels,
     /// Draining, until this instant.
     drain: Option<Instant>,
     /// The instant has come: everything was let go of, and only `Closed` is awaited.
     drained: bool,
 }
 
+/// The head of a request of the application as it goes out of its sidecar: what [`explain`](crate::explain) carries on.
+/// The request id of one that came without is the same every time.
+pub(crate) fn forwarded(
+    head: &RequestHead<'_>,
+    path: &[u8],
+    from: SocketAddr,
+    meant: SocketAddr,
+) -> Vec<u8> {
+    let facts = Facts {
+        route: Route::Outbound(meant),
+        peer: from,
+        original_dst: meant,
+        certificate: None,
+        sni: None,
+    };
+    let mut bytes = Vec::new();
+    let mut rng = Rng::new([0; 32], Purpose::RequestId);
+    let passed = rewrite::Passed {
+        head,
+        path,
+        fields: head.lines(),
+    };
+    rewrite::request(passed, &facts, None, &mut rng, &mut bytes);
+    bytes
+}
+
 impl Shared {
     fn note(&mut self, link: LinkId, what: impl Into<Cow<'static, str>>) {
-        self.actions.push_back(Action::Note(link, what.into()));
+        let note = Action::Note(link, Scope::Connection, what.into());
+        self.actions.push_back(note);
     }
 }
 
@@ -152,8 +187,10 @@ impl Proxy {
                 date: rewrite::Date::default(),
                 rng: Rng::new(seed, Purpose::RequestId),
                 balance: Rng::new(seed, Purpose::Balance),
+                tokens: Cache::default(),
                 stats: Stats::default(),
                 now,
+                levels: Levels::default(),
                 drain: None,
                 drained: false,
             },
@@ -191,6 +228,8 @@ impl Proxy {
         if snapshot.version < self.shared.world.snapshot.version {
             return;
         }
+        let rules = snapshot.inbound.values().map(|port| port.authn.as_ref());
+        self.shared.tokens.keep(rules);
         let orphans = self.shared.world.set_snapshot(snapshot);
         self.retire(&orphans);
         self.each_downstream(Self::recheck);
@@ -292,6 +331,7 @@ impl Machine for Proxy {
             Input::Link(id, event) => self.on_upstream(id, event),
             Input::Snapshot(snapshot) => self.on_snapshot(snapshot),
             Input::Svid(svid) => self.on_svid(svid),
+            Input::Levels(levels) => self.shared.levels = levels,
             Input::Drain { grace } => self.on_drain(grace),
             Input::Tick => {}
         }

@@ -11,7 +11,7 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use meshward_core::api::authorization_policy::AuthorizationPolicy;
@@ -420,10 +420,7 @@ impl Mesh {
         );
         let policies = authorization_policies(&workload, &self.authorization, root);
         let rules = compile(&policies, &self.config, layer);
-        if let Some(finding) = rules.findings().first() {
-            assert!(finding.problem.contains(" is not supported"), "{finding:?}");
-            return Err("`when` or requestPrincipals".to_owned());
-        }
+        assert_eq!(rules.findings(), [], "the policies are compiled as written");
 
         let host_and_port = match call.to.port {
             80 => call.to.host.clone(),
@@ -437,20 +434,33 @@ impl Mesh {
                 .expect("a path that can be normalised")
                 .into_owned();
         }
+        let lines: Vec<(&[u8], &[u8])> = call
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.trim().as_bytes()))
+            .collect();
+        // What an outbound proxy asks for in its ClientHello (S-152).
+        let server_name = (mutual && caller.proxied).then(|| {
+            format!(
+                "outbound_.{}_._.{}",
+                call.to.port,
+                service_name(&call.to.host)
+            )
+        });
         let http = HttpAttributes {
             method: call.method.as_deref().unwrap_or("GET"),
             path: without_query(&path),
             authority: call.authority.as_ref().unwrap_or(&host_and_port).as_bytes(),
-            fields: Fields::listed(&[]),
+            fields: Fields::listed(&lines),
             claims: None,
         };
         let attributes = Attributes {
             principal: caller.identity.as_deref().filter(|_| mutual),
             source_ip: caller.ip,
             remote_ip: forwarded_for(&call.headers).unwrap_or(caller.ip),
-            destination_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            destination_ip: pod.ip,
             destination_port: port,
-            sni: None,
+            sni: server_name.as_deref(),
             http: (layer == Layer::Http).then_some(http),
         };
         let decision = evaluate(&rules, &attributes, &mut |_| {}, &mut ());
@@ -494,6 +504,14 @@ fn without_scheme(uri: &str) -> String {
     uri.strip_prefix("spiffe://")
         .expect("a SPIFFE identity")
         .to_owned()
+}
+
+/// A service in full; the corpus writes `name.namespace`.
+fn service_name(host: &str) -> String {
+    let mut labels = host.split('.');
+    let name = labels.next().unwrap_or_default();
+    let namespace = labels.next().unwrap_or_default();
+    format!("{name}.{namespace}.svc.cluster.local")
 }
 
 /// The last entry of X-Forwarded-For, which a sidecar believes (S-320, S-321).

@@ -121,6 +121,7 @@ impl Site {
         let loaded = &rules.loaded;
         let authorization_policies = Arc::new(loaded.authorization_policies.clone());
         let peer_authentications = Arc::new(loaded.peer_authentications.clone());
+        let request_authentications = Arc::new(loaded.request_authentications.clone());
         let mesh = rules.mesh(&self.name);
         let inbound = self
             .ports
@@ -136,6 +137,7 @@ impl Site {
                 records: true,
                 authorization_policies: Arc::clone(&authorization_policies),
                 peer_authentications: Arc::clone(&peer_authentications),
+                request_authentications: Arc::clone(&request_authentications),
             });
         let first = self.ports.len() as u32;
         let outbound = self

@@ -4,14 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use meshward_core::control::mesh::Mesh;
+use meshward_core::control::mesh::{Arrival, Mesh};
 
 use super::entry::{Endpoint, Resolver};
-
-/// 10.96.0.0/12, where services get their addresses (decision 27).
-fn is_service_address(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 10 && v4.octets()[1] & 0xf0 == 96)
-}
 
 pub(crate) struct Directory {
     mesh: RwLock<Arc<Mesh>>,
@@ -42,17 +37,11 @@ impl Resolver for Directory {
 
     /// As kube-proxy does it: the endpoints of a service take turns, and what is no service address stays as it is.
     fn endpoint(&self, meant: SocketAddr) -> Endpoint {
-        let mesh = self.mesh();
-        let of_service = mesh
-            .services()
-            .find(|service| service.cluster_ip == Some(meant.ip()));
-        match of_service {
-            None if is_service_address(meant.ip()) => Endpoint::Unroutable,
-            None => Endpoint::Address(meant),
-            Some(service) => {
-                let Some(port) = service.ports.iter().find(|p| p.port == meant.port()) else {
-                    return Endpoint::NoPort;
-                };
+        match self.mesh().arrival(meant) {
+            Arrival::There => Endpoint::Address(meant),
+            Arrival::Nowhere => Endpoint::Unroutable,
+            Arrival::NoPort(_) => Endpoint::NoPort,
+            Arrival::Endpoints(_, port) => {
                 let endpoints = &port.endpoints;
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
                 let chosen = turn.checked_rem(endpoints.len());

@@ -38,6 +38,8 @@ pub(crate) struct Identities {
 pub(crate) struct Member {
     pub(crate) id: SpiffeId,
     agent: Agent,
+    /// What it was given last.
+    pub(crate) identity: Option<Arc<Identity>>,
 }
 
 /// What an agent came to.
@@ -77,7 +79,11 @@ impl Identities {
             ..AgentConfig::new(id.clone())
         };
         let agent = Agent::new(config, random()?, Arc::clone(&self.crypto));
-        let mut member = Member { id, agent };
+        let mut member = Member {
+            id,
+            agent,
+            identity: None,
+        };
         let news = self.tell(&mut member, AgentInput::Start);
         Ok((member, news))
     }
@@ -98,7 +104,7 @@ impl Identities {
         self.clock.refresh();
         let now = self.clock.now();
         let mut news = News::default();
-        let Member { id, agent } = member;
+        let Member { id, agent, .. } = member;
         agent.handle(input, now);
         while let Some(action) = agent.poll_action() {
             match action {
@@ -113,6 +119,9 @@ impl Identities {
                 AgentAction::Publish(identity) => news.identity = Some(identity),
                 AgentAction::Note(note) => news.notes.push(note),
             }
+        }
+        if let Some(identity) = &news.identity {
+            member.identity = Some(Arc::clone(identity));
         }
         news
     }

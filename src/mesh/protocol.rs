@@ -3,6 +3,7 @@
 //! The client writes its request and finishes its direction; the server answers and closes. Both say the version they
 //! speak first, and neither reads more than the limits.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
@@ -54,6 +55,22 @@ pub(crate) enum Ask {
         namespace: String,
         ignore_not_found: bool,
     },
+    /// What would become of a request.
+    Explain(Asked),
+    /// Which sidecars decide by what.
+    ProxyStatus,
+    /// What one sidecar is configured with.
+    ProxyConfig {
+        what: Part,
+        workload: String,
+        namespace: Option<String>,
+    },
+    /// How much a sidecar writes of its scopes, after a change if there is one.
+    Levels {
+        workload: String,
+        namespace: Option<String>,
+        change: Option<LevelChange>,
+    },
     Get {
         scope: Scope,
         /// Whole objects, too.
@@ -87,6 +104,47 @@ pub(crate) enum Ask {
     },
 }
 
+/// A part of a sidecar's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Part {
+    Listener,
+    Route,
+    Cluster,
+    Secret,
+    Policy,
+}
+
+/// A change of levels.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LevelChange {
+    /// As istioctl takes it: `rbac:debug,jwt:off`.
+    To(String),
+    /// Back to where they were.
+    Reset,
+}
+
+/// A request that somebody thinks of. Its headers may hold credentials.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) from: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) to: String,
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: Vec<String>,
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked")
+            .field("from", &self.from)
+            .field("to", &self.to)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Which objects a command is about.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Scope {
@@ -113,6 +171,11 @@ pub(crate) struct Response {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Answer {
     Found(Workload),
+    /// What was asked about, for people and for programs.
+    Shown {
+        text: String,
+        json: serde_json::Value,
+    },
     /// Done. `lines` as kubectl prints them, `warnings` for stderr.
     Done {
         lines: Vec<String>,
@@ -238,6 +301,14 @@ pub(crate) fn ask(folder: &Folder, ask: Ask) -> Result<Answer, Failure> {
         Answer::NotFound(message) => Err(Failure::Server(message)),
         Answer::Failed(message) => Err(Failure::Machine(message)),
         answer => Ok(answer),
+    }
+}
+
+/// Asks about something that is shown: its text and its JSON.
+pub(crate) fn look(folder: &Folder, about: Ask) -> Result<(String, serde_json::Value), Failure> {
+    match ask(folder, about)? {
+        Answer::Shown { text, json } => Ok((text, json)),
+        _ => Err(Failure::Machine("the mesh answers something else".into())),
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// A proxy that has not gone so long after that is not waited for.
 pub(super) const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 /// Workers take over a change within this, or it is said that one does not.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
 /// Apps of pods that take the place of others are waited for so long.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether anybody still waits for them.
@@ -108,6 +108,18 @@ impl State {
                 namespace,
                 ignore_not_found,
             } => self.delete(files, &namespace, ignore_not_found),
+            Ask::Explain(asked) => self.explain(&asked),
+            Ask::ProxyStatus => Ok(self.proxy_status()),
+            Ask::ProxyConfig {
+                what,
+                workload,
+                namespace,
+            } => self.proxy_config(what, &workload, namespace.as_deref()),
+            Ask::Levels {
+                workload,
+                namespace,
+                change,
+            } => self.levels(&workload, namespace.as_deref(), change),
             Ask::Get { scope, manifests } => Ok(self.list(&scope, manifests)),
             Ask::DeleteNamed {
                 scope,
@@ -512,7 +524,9 @@ impl State {
         }
         if let Some(sidecar) = &pod.sidecar {
             // Takes no file, so it cannot fail.
-            let _ = self.logs.set(self.shards.log_number(sidecar.seat), None);
+            let number = self.shards.log_number(sidecar.seat);
+            let _ = self.logs.set(number, None);
+            let _ = self.logs.set_notes(number, None);
         }
         // A pod of the same name may run already.
         if !self.pods.contains_key(&pod.facts.key()) {
@@ -576,7 +590,7 @@ pub(super) fn tell(facts: &PodFacts, news: &News) {
     }
 }
 
-pub(super) fn texts(files: Vec<FileText>) -> Vec<Text> {
+pub(crate) fn texts(files: Vec<FileText>) -> Vec<Text> {
     let text = |file: FileText| Text {
         name: file.name.into(),
         text: file.text,
@@ -584,7 +598,7 @@ pub(super) fn texts(files: Vec<FileText>) -> Vec<Text> {
     files.into_iter().map(text).collect()
 }
 
-pub(super) fn data(refused: Refused) -> Failure {
+pub(crate) fn data(refused: Refused) -> Failure {
     Failure::Data(refused.findings.iter().map(Finding::to_string).collect())
 }
 

@@ -289,9 +289,11 @@ fn what_cannot_be_put_in_force_fails() {
     let cases = copy_of(&here("conformance/own"), "conformance-unenforced");
     let file = cases.join("mesh.yaml");
     let text = read(&file);
-    let policy = "kind: PeerAuthentication\n    metadata: {name: all, namespace: istio-system}";
+    let policy = "apiVersion: security.istio.io/v1\n    kind: PeerAuthentication\n    metadata: {name: all, namespace: istio-system}";
     for other in [
-        policy.replace("PeerAuthentication", "RequestAuthentication"),
+        policy
+            .replace("security.istio.io", "networking.istio.io")
+            .replace("PeerAuthentication", "DestinationRule"),
         policy.replace("name: all", "name: 'a b'"),
     ] {
         assert!(text.contains(policy));

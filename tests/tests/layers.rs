@@ -36,6 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "accept::Mode",
             "accept::PortKind",
             "api",
+            "authn",
             "authz",
             "path",
             "spiffe",
@@ -95,12 +96,33 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("agent", &["control::ca", "machine", "spiffe", "tls"]),
+    // Asks the deciders in the place of two proxies, and carries what they say.
+    (
+        "explain",
+        &[
+            "accept",
+            "api",
+            "authn",
+            "authz",
+            "control",
+            "decide",
+            "http",
+            "path",
+            "proxy::forwarded",
+            "route",
+            "snapshot",
+            "telemetry",
+            "tls::ChainKind",
+            "tls::client_alpn",
+        ],
+    ),
     // The control side: never sees a proxy.
     (
         "control",
         &[
             "accept::PortKind",
             "api",
+            "authn",
             "authz",
             "snapshot",
             "spiffe",

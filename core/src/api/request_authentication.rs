@@ -1,5 +1,8 @@
 //! `RequestAuthentication` (security.istio.io v1, v1beta1).
 
+mod jwks;
+mod read;
+
 use super::meta::{Labels, Meta, Origin};
 
 /// One policy, as written, after validation (S-170, S-171, S-178).

@@ -1,9 +1,11 @@
-//! Policies into rule sets (S-112, S-113, S-155 to S-163).
+//! Policies into rule sets (S-112, S-113, S-143 to S-163).
 
+use super::condition::Key;
 use super::evaluate::Engine;
 use super::id::PolicyId;
 use super::matcher::{
-    self, BadPattern, Blocks, Namespace, Path, ServiceAccount, Text, Texts, TrustDomain,
+    self, BadPattern, Blocks, Namespace, Path, RequestPrincipal, ServiceAccount, Text, Texts,
+    TrustDomain,
 };
 use super::rule::{Alternative, Clause, Patterns, Rule};
 use super::trust_domain::{expand_principals, expand_trust_domains};
@@ -35,6 +37,16 @@ impl RuleSets {
     /// What could not be compiled, in the order of the policies. Such rules are stricter than they were written.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    /// The same rules, of which each is asked in its turn: what the index is measured and checked against.
+    pub fn without_index(mut self) -> Self {
+        let engines = [&mut self.custom, &mut self.audit, &mut self.deny];
+        engines
+            .into_iter()
+            .chain(&mut self.allow)
+            .for_each(Engine::forget_index);
+        self
     }
 
     /// How many rules there are, those that match nothing included.
@@ -126,6 +138,7 @@ impl Compiler<'_> {
         let mut draft = Draft {
             layer: self.layer,
             clauses: Vec::new(),
+            key: None,
             of_http: None,
             problems: Vec::new(),
         };
@@ -139,12 +152,10 @@ impl Compiler<'_> {
             .iter()
             .map(|operation| draft.operation(operation))
             .collect();
-        draft.problems.extend(rule.when.iter().map(|condition| {
-            format!(
-                "the condition `{}` in `when` is not supported",
-                condition.key
-            )
-        }));
+        for condition in &rule.when {
+            draft.condition(condition, &policy.meta.namespace, &self.trust_domains);
+        }
+        let conditions = (!rule.when.is_empty()).then(|| draft.alternative());
 
         let Draft {
             of_http, problems, ..
@@ -169,6 +180,7 @@ impl Compiler<'_> {
                 void: None,
                 sources,
                 operations,
+                conditions,
             },
         }
     }
@@ -180,6 +192,7 @@ fn void(id: PolicyId, reason: String) -> Rule {
         void: Some(reason),
         sources: Vec::new(),
         operations: Vec::new(),
+        conditions: None,
     }
 }
 
@@ -195,8 +208,10 @@ fn named(policy: &AuthorizationPolicy, id: PolicyId) -> PolicyId {
 struct Draft {
     layer: Layer,
     clauses: Vec<Clause>,
+    /// Of the condition that is being compiled.
+    key: Option<Box<str>>,
     /// A field that this layer does not have.
-    of_http: Option<&'static str>,
+    of_http: Option<String>,
     problems: Vec<String>,
 }
 
@@ -210,29 +225,20 @@ impl Draft {
         let both = |positive, negative| [(positive, false), (negative, true)];
         for (written, negated) in both(&source.principals, &source.not_principals) {
             self.field(written, negated, |written| {
-                let texts = expand_principals(trust_domains, written);
-                let texts = texts.iter().map(|text| Text::of_value(text));
-                Ok(Patterns::Principals(Texts::new(texts)))
+                Ok(principals(trust_domains, written))
             });
         }
         for (written, negated) in both(&source.namespaces, &source.not_namespaces) {
-            self.field(written, negated, |written| {
-                let namespaces = written.iter().map(|text| Namespace::parse(text));
-                Ok(Patterns::Namespaces(namespaces.collect()))
-            });
+            self.field(written, negated, |written| Ok(namespaces(written)));
         }
         for (written, negated) in both(&source.service_accounts, &source.not_service_accounts) {
             self.field(written, negated, |written| {
-                each(written, |text| {
-                    ServiceAccount::parse(text, policy_namespace)
-                })
-                .map(Patterns::ServiceAccounts)
+                service_accounts(policy_namespace, written)
             });
         }
         for (written, negated) in both(&source.trust_domains, &source.not_trust_domains) {
             self.field(written, negated, |written| {
-                let written = expand_trust_domains(trust_domains, written);
-                each(&written, TrustDomain::parse).map(Patterns::TrustDomains)
+                of_trust_domains(trust_domains, written)
             });
         }
         for (written, negated) in both(&source.ip_blocks, &source.not_ip_blocks) {
@@ -245,13 +251,10 @@ impl Draft {
                 ip_blocks(written).map(Patterns::RemoteIpBlocks)
             });
         }
-        for (written, name) in [
-            (&source.request_principals, "requestPrincipals"),
-            (&source.not_request_principals, "notRequestPrincipals"),
-        ] {
-            if !written.is_empty() && self.has_http(name) {
-                self.problems.push(format!("`{name}` is not supported"));
-            }
+        for (written, negated) in both(&source.request_principals, &source.not_request_principals) {
+            self.http_field(written, negated, "requestPrincipals", |written| {
+                Ok(request_principals(written))
+            });
         }
         self.alternative()
     }
@@ -259,11 +262,7 @@ impl Draft {
     fn operation(&mut self, operation: &api::Operation) -> Alternative {
         let both = |positive, negative| [(positive, false), (negative, true)];
         for (written, negated) in both(&operation.ports, &operation.not_ports) {
-            self.field(written, negated, |written| {
-                let mut ports = each(written, matcher::port)?;
-                ports.sort_unstable();
-                Ok(Patterns::Ports(ports))
-            });
+            self.field(written, negated, ports);
         }
         for (written, negated) in both(&operation.methods, &operation.not_methods) {
             self.http_field(written, negated, "methods", |written| {
@@ -279,6 +278,47 @@ impl Draft {
             self.http_field(written, negated, "paths", paths);
         }
         self.alternative()
+    }
+
+    fn condition(
+        &mut self,
+        condition: &api::Condition,
+        policy_namespace: &str,
+        trust_domains: &[&str],
+    ) {
+        let Some(key) = Key::parse(&condition.key) else {
+            let problem = format!("`{}` is no key of a condition", condition.key);
+            self.problems.push(problem);
+            return;
+        };
+        if key.is_of_http() && !self.has_http(&condition.key) {
+            return;
+        }
+        self.key = Some(condition.key.as_str().into());
+        for (written, negated) in [(&condition.values, false), (&condition.not_values, true)] {
+            self.field(written, negated, |written| {
+                let values = || Texts::new(written.iter().map(|text| Text::of_value(text)));
+                let headers = || Texts::new(header_texts(written));
+                Ok(match &key {
+                    Key::SourceIp => Patterns::IpBlocks(ip_blocks(written)?),
+                    Key::RemoteIp => Patterns::RemoteIpBlocks(ip_blocks(written)?),
+                    Key::SourceNamespace => namespaces(written),
+                    Key::SourcePrincipal => principals(trust_domains, written),
+                    Key::SourceServiceAccount => service_accounts(policy_namespace, written)?,
+                    Key::SourceTrustDomain => of_trust_domains(trust_domains, written)?,
+                    Key::RequestPrincipal => request_principals(written),
+                    Key::Claim(path) => Patterns::Claims(path.clone(), values()),
+                    Key::Header(name) => Patterns::Headers(name.clone(), headers()),
+                    Key::Method => Patterns::Methods(headers()),
+                    Key::Authority => Patterns::Authorities(headers()),
+                    Key::DestinationIp => Patterns::DestinationIpBlocks(ip_blocks(written)?),
+                    Key::DestinationPort => ports(written)?,
+                    Key::ServerName => Patterns::ServerNames(values()),
+                    Key::Metadata => Patterns::Nothing,
+                })
+            });
+        }
+        self.key = None;
     }
 
     fn http_field(
@@ -308,17 +348,18 @@ impl Draft {
             Ok(patterns) => self.clauses.push(Clause {
                 patterns,
                 negated,
+                key: self.key.clone(),
                 written: written.into(),
             }),
             Err(bad) => self.problems.push(bad.to_string()),
         }
     }
 
-    fn has_http(&mut self, field: &'static str) -> bool {
+    fn has_http(&mut self, field: &str) -> bool {
         match self.layer {
             Layer::Http => true,
             Layer::Tcp => {
-                self.of_http.get_or_insert(field);
+                self.of_http.get_or_insert_with(|| field.to_owned());
                 false
             }
         }
@@ -329,6 +370,38 @@ impl Draft {
             clauses: std::mem::take(&mut self.clauses),
         }
     }
+}
+
+fn principals(trust_domains: &[&str], written: &[String]) -> Patterns {
+    let texts = expand_principals(trust_domains, written);
+    let texts = texts.iter().map(|text| Text::of_value(text));
+    Patterns::Principals(Texts::new(texts))
+}
+
+fn request_principals(written: &[String]) -> Patterns {
+    let principals = written.iter().map(|text| RequestPrincipal::parse(text));
+    Patterns::RequestPrincipals(principals.collect())
+}
+
+fn namespaces(written: &[String]) -> Patterns {
+    let namespaces = written.iter().map(|text| Namespace::parse(text));
+    Patterns::Namespaces(namespaces.collect())
+}
+
+fn service_accounts(policy_namespace: &str, written: &[String]) -> Result<Patterns, BadPattern> {
+    let parse = |text: &str| ServiceAccount::parse(text, policy_namespace);
+    each(written, parse).map(Patterns::ServiceAccounts)
+}
+
+fn of_trust_domains(trust_domains: &[&str], written: &[String]) -> Result<Patterns, BadPattern> {
+    let written = expand_trust_domains(trust_domains, written);
+    each(&written, TrustDomain::parse).map(Patterns::TrustDomains)
+}
+
+fn ports(written: &[String]) -> Result<Patterns, BadPattern> {
+    let mut ports = each(written, matcher::port)?;
+    ports.sort_unstable();
+    Ok(Patterns::Ports(ports))
 }
 
 fn header_texts(written: &[String]) -> impl Iterator<Item = Text> {

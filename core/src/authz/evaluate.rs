@@ -120,6 +120,11 @@ impl Engine {
         self.rules.len()
     }
 
+    /// Asks every rule from now on.
+    pub(super) fn forget_index(&mut self) {
+        self.index = Index::of_everything(&self.rules);
+    }
+
     fn first_match<L: Listener>(
         &self,
         attributes: &Attributes<'_>,

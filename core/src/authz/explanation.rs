@@ -37,7 +37,7 @@ pub struct RuleTrace {
     pub alternatives: Vec<AlternativeTrace>,
 }
 
-/// One item of `from` or `to`.
+/// One item of `from` or `to`, or all of `when`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlternativeTrace {
     pub part: Part,
@@ -48,6 +48,8 @@ pub struct AlternativeTrace {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComparisonTrace {
     pub field: Field,
+    /// The key of a condition.
+    pub key: Option<String>,
     pub negated: bool,
     pub patterns: Vec<String>,
     /// As it is printed.
@@ -69,16 +71,18 @@ impl Explanation {
 }
 
 impl RuleTrace {
-    /// The comparisons that stood in the way: of each half those of the alternative with the fewest.
+    /// The comparisons that stood in the way: of each part those of the alternative with the fewest.
     pub fn misses(&self) -> impl Iterator<Item = &ComparisonTrace> {
-        [Part::From, Part::To].into_iter().flat_map(|part| {
-            self.alternatives
-                .iter()
-                .filter(move |alternative| alternative.part == part)
-                .map(AlternativeTrace::misses)
-                .min_by_key(Vec::len)
-                .unwrap_or_default()
-        })
+        [Part::From, Part::To, Part::When]
+            .into_iter()
+            .flat_map(|part| {
+                self.alternatives
+                    .iter()
+                    .filter(move |alternative| alternative.part == part)
+                    .map(AlternativeTrace::misses)
+                    .min_by_key(Vec::len)
+                    .unwrap_or_default()
+            })
     }
 }
 
@@ -128,6 +132,7 @@ impl Listener for Explanation {
         if let Some(alternative) = rule.and_then(|rule| rule.alternatives.last_mut()) {
             alternative.comparisons.push(ComparisonTrace {
                 field: comparison.field,
+                key: comparison.key.map(str::to_owned),
                 negated: comparison.negated,
                 patterns: comparison.patterns.to_vec(),
                 actual: comparison.actual.to_string(),
@@ -198,6 +203,7 @@ impl fmt::Display for RuleTrace {
             let part = match alternative.part {
                 Part::From => "from",
                 Part::To => "to",
+                Part::When => "when",
             };
             writeln!(f, "  {part}")?;
             for comparison in &alternative.comparisons {
@@ -213,6 +219,10 @@ impl fmt::Display for ComparisonTrace {
         let sign = if self.matched { '+' } else { '-' };
         let field = self.field.name(self.negated);
         let patterns = self.patterns.join(", ");
-        write!(f, "{sign} {field} [{patterns}] against {}", self.actual)
+        write!(f, "{sign} ")?;
+        if let Some(key) = &self.key {
+            write!(f, "{key} ")?;
+        }
+        write!(f, "{field} [{patterns}] against {}", self.actual)
     }
 }

@@ -1,80 +1,141 @@
 //! Finds the rules that could match, without asking the others.
 //!
 //! Each rule is filed under values of which the request must have one: those of the field that fewest rules share with it.
-//! A rule that demands no such value is always asked. What is found is a superset of what matches: the index never decides.
+//! Where many rules still share a value, they have an index of their own, by what else they demand. A rule that demands no
+//! such value is always asked. What is found is a superset of what matches: the index never decides.
+
+mod keys;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use self::keys::{Form, Key, Offer, Side, Slot};
+use self::tables::{Bytes, List, Lists, Networks, Ports, Texts, segments};
+use super::attributes::{Attributes, HttpAttributes};
+use super::header::{Name, is_seen};
+use super::rule::Rule;
+use crate::authn::Claims;
 
-use super::attributes::Attributes;
-use super::matcher::{Text, Texts, compare_any_case};
-use super::rule::{Alternative, Clause, Patterns, Rule};
+/// So many rules behind one key are worth an index of their own.
+const CROWD: usize = 8;
+/// Indexes in indexes: the fields of a rule that are looked up one after the other.
+const DEPTH: usize = 3;
+/// Keys that one rule may be filed under in an inner index. A rule is in the inner index of each of its outer keys, so
+/// without a bound a long list would be filed as often as it is long.
+const INNER_KEYS: usize = 16;
+/// Pairs of a namespace and a name that are looked up for one principal. All but made-up principals have one pair; where
+/// there are more, every rule for a service account is asked.
+const PAIRS: usize = 16;
 
-/// The rules of one engine by what they demand. Lists hold positions of rules, ascending.
+/// The rules of one engine, or those behind one key, by what they demand.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    principals: Table,
-    namespaces: Table,
-    hosts: Table,
-    methods: Table,
-    ports: Vec<(u16, Vec<u32>)>,
-    paths: Paths,
+    texts: Vec<(Attribute, Texts)>,
+    /// Ascending by name.
+    headers: Vec<(Name, Texts)>,
+    claims: ClaimNode,
+    ports: Ports,
     source_blocks: Networks,
     remote_blocks: Networks,
+    destination_blocks: Networks,
     /// Rules that demand nothing that can be looked up.
     rest: Vec<u32>,
 }
 
-/// A value that a request must have for a rule filed under it to match. In order of worth, best first: of two fields that
-/// equally many rules share, the earlier one is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Key<'r> {
-    Principal(&'r [u8]),
-    Path(&'r [u8]),
-    PathPrefix(&'r [u8]),
-    /// A segment after a segment `ns` of the principal.
-    Namespace(&'r str),
-    /// In lower case.
-    Host(&'r [u8]),
-    SourceBlock(IpNet),
-    RemoteBlock(IpNet),
-    Port(u16),
-    Method(&'r [u8]),
+/// A text that every request has once at most.
+#[derive(Clone, Copy, Debug)]
+enum Attribute {
+    Principal,
+    /// Of the principal: what follows a segment `ns`.
+    Namespace,
+    /// Of the principal: what follows a segment `ns`, a slash, and what follows a segment `sa`.
+    Account,
+    /// Of the token: `iss`, a slash, and `sub`.
+    RequestPrincipal,
+    Issuer,
+    Subject,
+    Path,
+    Host,
+    Authority,
+    ServerName,
+    Method,
+}
+
+/// The claims that rules ask for, as they lie in a token.
+#[derive(Debug, Default)]
+struct ClaimNode {
+    /// From the top of the token.
+    path: Vec<String>,
+    texts: Option<Texts>,
+    /// Ascending by name.
+    children: Vec<(Box<str>, Self)>,
+}
+
+/// A search under way.
+pub(super) struct Search<'s, V> {
+    attributes: &'s Attributes<'s>,
+    visit: V,
 }
 
 impl Index {
     /// `rules` in the order in which they are tried.
     pub(super) fn new(rules: &[Rule]) -> Self {
-        let mut shared: BTreeMap<Key<'_>, u32> = BTreeMap::new();
-        for rule in rules {
-            let mut keys: Vec<_> = rule
-                .alternatives()
-                .flat_map(|alternative| &alternative.clauses)
-                .filter_map(Clause::keys)
-                .flatten()
-                .collect();
-            keys.sort_unstable();
-            keys.dedup();
-            for key in keys {
+        let members: Vec<u32> = (0..).zip(rules).map(|(at, _)| at).collect();
+        Self::of(rules, members, &mut Vec::new())
+    }
+
+    /// An index by which every rule is asked.
+    pub(super) fn of_everything(rules: &[Rule]) -> Self {
+        Self {
+            rest: (0..).zip(rules).map(|(at, _)| at).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Of the rules at `members`, for requests that have each of the keys `above`.
+    fn of<'r>(rules: &'r [Rule], members: Vec<u32>, above: &mut Vec<Key<'r>>) -> Self {
+        let limit = if above.is_empty() {
+            usize::MAX
+        } else {
+            INNER_KEYS
+        };
+        let mut offers: Vec<(u32, Offer<'r>)> = Vec::with_capacity(members.len());
+        let mut shared: BTreeMap<Key<'r>, u32> = BTreeMap::new();
+        for at in members {
+            let rule = &rules[at as usize];
+            if rule.void.is_some() {
+                continue;
+            }
+            let offer = Offer::new(rule, above, limit);
+            for key in offer.keys() {
                 *shared.entry(key).or_default() += 1;
             }
+            offers.push((at, offer));
         }
 
         let mut index = Self::default();
-        let mut filed: BTreeMap<Key<'_>, Vec<u32>> = BTreeMap::new();
-        for (position, rule) in (0..).zip(rules) {
-            match best_keys(rule, &shared) {
-                _ if rule.void.is_some() => {}
-                None => index.rest.push(position),
+        let mut filed: BTreeMap<Key<'r>, List> = BTreeMap::new();
+        for (at, offer) in offers {
+            match offer.best(&shared) {
+                None => index.rest.push(at),
                 Some(keys) => {
                     for key in keys {
-                        let list = filed.entry(key).or_default();
-                        if list.last() != Some(&position) {
-                            list.push(position);
-                        }
+                        filed.entry(key).or_default().members.push(at);
                     }
+                }
+            }
+        }
+        if above.len() + 1 < DEPTH {
+            for (key, list) in &mut filed {
+                if list.members.len() < CROWD {
+                    continue;
+                }
+                above.push(key.clone());
+                let nested = Self::of(rules, list.members.clone(), above);
+                above.pop();
+                if nested.rest.len() * 2 <= list.members.len() {
+                    list.nested = Some(Box::new(nested));
                 }
             }
         }
@@ -82,333 +143,294 @@ impl Index {
         index
     }
 
-    fn file(&mut self, filed: BTreeMap<Key<'_>, Vec<u32>>) {
-        let mut paths: BTreeMap<&[u8], PathLists> = BTreeMap::new();
+    fn file(&mut self, filed: BTreeMap<Key<'_>, List>) {
+        let mut drafts: BTreeMap<Slot<'_>, Draft> = BTreeMap::new();
         for (key, list) in filed {
             match key {
-                Key::Principal(text) => self.principals.push(text, list),
-                Key::Namespace(text) => self.namespaces.push(text.as_bytes(), list),
-                Key::Host(text) => self.hosts.push(text, list),
-                Key::Method(text) => self.methods.push(text, list),
-                Key::Port(port) => self.ports.push((port, list)),
-                Key::Path(text) => paths.entry(text).or_default().exact = list,
-                Key::PathPrefix(text) => paths.entry(text).or_default().prefix = list,
-                Key::SourceBlock(block) => self.source_blocks.push(block, list),
-                Key::RemoteBlock(block) => self.remote_blocks.push(block, list),
+                Key::Text(Form::Exact, slot, text) => {
+                    let begun = &mut drafts.entry(slot).or_default().begun;
+                    begun.entry(text.into_owned()).or_default().0 = list;
+                }
+                Key::Text(Form::Prefix, slot, text) => {
+                    let begun = &mut drafts.entry(slot).or_default().begun;
+                    begun.entry(text.into_owned()).or_default().1 = list;
+                }
+                Key::Text(Form::Suffix, slot, text) => {
+                    let mut text = text.into_owned();
+                    text.reverse();
+                    drafts.entry(slot).or_default().ended.insert(text, list);
+                }
+                Key::Any(slot) => drafts.entry(slot).or_default().any.push(list),
+                Key::Port(port) => self.ports.push(port, list),
+                Key::Block(Side::Source, block) => self.source_blocks.push(block, list),
+                Key::Block(Side::Remote, block) => self.remote_blocks.push(block, list),
+                Key::Block(Side::Destination, block) => {
+                    self.destination_blocks.push(block, list);
+                }
             }
         }
-        for (text, lists) in paths {
-            self.paths.push(text, lists);
+        for (slot, draft) in drafts {
+            let texts = draft.finish();
+            let attribute = match slot {
+                Slot::Header(name) => {
+                    self.headers.push((name.clone(), texts));
+                    continue;
+                }
+                Slot::Claim(path) => {
+                    self.claims.insert(path, texts);
+                    continue;
+                }
+                Slot::Principal => Attribute::Principal,
+                Slot::Namespace => Attribute::Namespace,
+                Slot::Account => Attribute::Account,
+                Slot::RequestPrincipal => Attribute::RequestPrincipal,
+                Slot::Issuer => Attribute::Issuer,
+                Slot::Subject => Attribute::Subject,
+                Slot::Path => Attribute::Path,
+                Slot::Host => Attribute::Host,
+                Slot::Authority => Attribute::Authority,
+                Slot::ServerName => Attribute::ServerName,
+                Slot::Method => Attribute::Method,
+            };
+            self.texts.push((attribute, texts));
         }
     }
 
-    /// Gives `visit` lists of rules that hold, taken together, every rule that matches these attributes. A rule may stand
-    /// in more than one.
+    /// Gives `visit` lists of rules that hold, taken together, every rule that matches these attributes. A list ascends; a
+    /// rule may stand in more than one.
     pub(super) fn candidates<'i>(
         &'i self,
         attributes: &Attributes<'_>,
-        mut visit: impl FnMut(&'i [u32]),
+        visit: impl FnMut(&'i [u32]),
     ) {
-        if let Some(principal) = attributes.principal {
-            if !self.principals.is_empty() {
-                visit(self.principals.get(principal.as_bytes()));
+        self.search(&mut Search { attributes, visit });
+    }
+
+    fn search<'i, V: FnMut(&'i [u32])>(&'i self, search: &mut Search<'_, V>) {
+        let attributes = search.attributes;
+        for (attribute, texts) in &self.texts {
+            attribute.visit(texts, search);
+        }
+        if let Some(http) = &attributes.http {
+            self.search_headers(http, search);
+            if let Some(claims) = http.claims {
+                self.claims.search(claims, claims.payload(), search);
             }
-            if !self.namespaces.is_empty() {
-                let mut segments = principal.split('/');
-                let mut segment = segments.next();
-                while let Some(key) = segment {
-                    segment = segments.next();
-                    if let ("ns", Some(namespace)) = (key, segment) {
-                        visit(self.namespaces.get(namespace.as_bytes()));
+        }
+        self.source_blocks.visit(attributes.source_ip, search);
+        self.remote_blocks.visit(attributes.remote_ip, search);
+        let destination: IpAddr = attributes.destination_ip;
+        self.destination_blocks.visit(destination, search);
+        self.ports.visit(attributes.destination_port, search);
+        if !self.rest.is_empty() {
+            (search.visit)(&self.rest);
+        }
+    }
+
+    fn search_headers<'i, V: FnMut(&'i [u32])>(
+        &'i self,
+        http: &HttpAttributes<'_>,
+        search: &mut Search<'_, V>,
+    ) {
+        if self.headers.is_empty() {
+            return;
+        }
+        let fields = http.fields;
+        for (at, field) in fields.iter().enumerate() {
+            let found = self
+                .headers
+                .binary_search_by(|(name, _)| name.order_of(field.name));
+            let Some((name, texts)) = found.ok().and_then(|at| self.headers.get(at)) else {
+                continue;
+            };
+            if !is_seen(&field, fields) {
+                continue;
+            }
+            match name.joined(fields) {
+                None => texts.visit(field.value, search),
+                // The lines are one value, which is looked up at the first of them.
+                Some(whole) => {
+                    let mut before = fields.iter().take(at);
+                    if !before.any(|line| name.is_name_of(&line)) {
+                        texts.visit_forwards(whole, search);
                     }
                 }
             }
         }
-        if let Some(http) = &attributes.http {
-            self.paths.candidates(http.path, &mut visit);
-            if !self.hosts.is_empty() {
-                visit(self.hosts.get_any_case(http.authority));
+    }
+}
+
+impl Attribute {
+    fn visit<'i, V: FnMut(&'i [u32])>(self, texts: &'i Texts, search: &mut Search<'_, V>) {
+        let attributes = search.attributes;
+        let http = attributes.http.as_ref();
+        match self {
+            Self::Principal => {
+                if let Some(principal) = attributes.principal {
+                    texts.visit(principal.as_bytes(), search);
+                }
             }
-            if !self.methods.is_empty() {
-                visit(self.methods.get(http.method.as_bytes()));
+            Self::Namespace => {
+                for namespace in attributes.principal.into_iter().flat_map(namespaces) {
+                    texts.visit(namespace.as_bytes(), search);
+                }
             }
-        }
-        self.source_blocks
-            .candidates(attributes.source_ip, &mut visit);
-        self.remote_blocks
-            .candidates(attributes.remote_ip, &mut visit);
-        let port = attributes.destination_port;
-        if let Ok(at) = self.ports.binary_search_by_key(&port, |(port, _)| *port) {
-            visit(&self.ports[at].1);
-        }
-        visit(&self.rest);
-    }
-}
-
-impl Rule {
-    fn alternatives(&self) -> impl Iterator<Item = &Alternative> {
-        self.sources.iter().chain(&self.operations)
-    }
-}
-
-/// The keys of the half of the rule that is shared least; `None` if neither half demands anything.
-fn best_keys<'r>(rule: &'r Rule, shared: &BTreeMap<Key<'r>, u32>) -> Option<Vec<Key<'r>>> {
-    [&rule.sources, &rule.operations]
-        .into_iter()
-        .filter(|alternatives| !alternatives.is_empty())
-        .filter_map(|alternatives| {
-            // Every alternative may match by itself, so each has to be found by a key of its own.
-            let mut cost = 0;
-            let mut keys = Vec::new();
-            for alternative in alternatives {
-                let (alternative_cost, alternative_keys) = alternative
-                    .clauses
-                    .iter()
-                    .filter_map(Clause::keys)
-                    .map(|keys| (crowding(&keys, shared), keys))
-                    .min()?;
-                cost = cost.max(alternative_cost);
-                keys.extend(alternative_keys);
+            Self::Account => {
+                let Some(principal) = attributes.principal else {
+                    return;
+                };
+                let names = segments(principal, "sa");
+                if namespaces(principal).count() * names.clone().count() > PAIRS {
+                    texts.begun.visit_all(search);
+                    return;
+                }
+                for namespace in namespaces(principal) {
+                    for name in names.clone() {
+                        let whole = put_together(namespace, name);
+                        texts.begun.visit(&Bytes(whole), search);
+                    }
+                }
             }
-            keys.sort_unstable();
-            keys.dedup();
-            Some((cost, keys))
-        })
-        .min()
-        .map(|(_, keys)| keys)
-}
-
-/// How many rules share the most crowded of these keys.
-fn crowding(keys: &[Key<'_>], shared: &BTreeMap<Key<'_>, u32>) -> u32 {
-    let counts = keys.iter().filter_map(|key| shared.get(key));
-    counts.copied().max().unwrap_or(0)
-}
-
-impl Clause {
-    /// Values of which the request must have one for this clause to hold; `None` if there are no such values.
-    fn keys(&self) -> Option<Vec<Key<'_>>> {
-        if self.negated {
-            return None;
-        }
-        match &self.patterns {
-            Patterns::Principals(texts) => exact(texts, Key::Principal),
-            Patterns::Hosts(texts) => exact(texts, Key::Host),
-            Patterns::Methods(texts) => exact(texts, Key::Method),
-            Patterns::Ports(ports) => Some(ports.iter().map(|port| Key::Port(*port)).collect()),
-            Patterns::Namespaces(namespaces) => namespaces
-                .iter()
-                .map(|namespace| namespace.segment().map(Key::Namespace))
-                .collect(),
-            Patterns::ServiceAccounts(accounts) => Some(
-                accounts
-                    .iter()
-                    .map(|account| Key::Namespace(account.segment()))
-                    .collect(),
-            ),
-            Patterns::Paths(texts, templates) => {
-                let (exact, more) = texts.parts();
-                let exact = exact.iter().map(|text| Some(Key::Path(text)));
-                let more = more.iter().map(|text| match text {
-                    Text::Prefix(prefix) => prefix_key(prefix),
-                    Text::NonEmpty | Text::Present | Text::Exact(_) | Text::Suffix(_) => None,
-                });
-                let templates = templates.iter();
-                let templates = templates.map(|template| prefix_key(template.literal_prefix()));
-                exact.chain(more).chain(templates).collect()
+            Self::RequestPrincipal => {
+                if let Some((issuer, subject)) = principal_of(http) {
+                    let whole = put_together(issuer, subject);
+                    texts.begun.visit(&Bytes(whole), search);
+                    texts.any.visit_all(search);
+                }
             }
-            Patterns::IpBlocks(blocks) => networks(blocks.as_slice(), Key::SourceBlock),
-            Patterns::RemoteIpBlocks(blocks) => networks(blocks.as_slice(), Key::RemoteBlock),
-            Patterns::TrustDomains(_) => None,
-        }
-    }
-}
-
-fn exact<'r>(texts: &'r Texts, key: fn(&'r [u8]) -> Key<'r>) -> Option<Vec<Key<'r>>> {
-    let (exact, more) = texts.parts();
-    let keys = exact.iter().map(|text| key(text));
-    more.is_empty().then(|| keys.collect())
-}
-
-/// Every path has the first slash; to look for it finds nothing out.
-fn prefix_key(prefix: &[u8]) -> Option<Key<'_>> {
-    (prefix.len() > 1).then_some(Key::PathPrefix(prefix))
-}
-
-fn networks<'r>(blocks: &[IpNet], key: fn(IpNet) -> Key<'r>) -> Option<Vec<Key<'r>>> {
-    let keys = blocks.iter().map(|block| {
-        let narrows = block.prefix_len() > 0;
-        narrows.then(|| key(*block))
-    });
-    keys.collect()
-}
-
-/// Texts, ascending, each with its rules. All texts lie in one piece of memory.
-#[derive(Debug, Default)]
-struct Table {
-    texts: Vec<u8>,
-    // INVARIANT: `end` ascends and does not exceed the length of `texts`; `push` is the only writer.
-    entries: Vec<Entry>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    end: usize,
-    list: Vec<u32>,
-}
-
-impl Table {
-    /// `text` must be greater than all before it.
-    fn push(&mut self, text: &[u8], list: Vec<u32>) {
-        self.texts.extend_from_slice(text);
-        self.entries.push(Entry {
-            end: self.texts.len(),
-            list,
-        });
-    }
-
-    fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    fn text(&self, at: usize) -> &[u8] {
-        let start = at
-            .checked_sub(1)
-            .map_or(0, |before| self.entries[before].end);
-        &self.texts[start..self.entries[at].end]
-    }
-
-    /// How many texts `is_before` holds for; it must hold for the first ones only.
-    fn partition(&self, is_before: impl Fn(&[u8]) -> bool) -> usize {
-        let (mut low, mut high) = (0, self.entries.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if is_before(self.text(middle)) {
-                low = middle + 1;
-            } else {
-                high = middle;
+            Self::Issuer => {
+                if let Some((issuer, _)) = principal_of(http) {
+                    texts.visit(issuer.as_bytes(), search);
+                }
+            }
+            Self::Subject => {
+                if let Some((_, subject)) = principal_of(http) {
+                    texts.visit(subject.as_bytes(), search);
+                }
+            }
+            Self::Path => {
+                if let Some(http) = http {
+                    texts.visit(http.path, search);
+                }
+            }
+            Self::Host => {
+                if let Some(http) = http {
+                    texts.visit_any_case(http.authority, search);
+                }
+            }
+            Self::Authority => {
+                if let Some(http) = http {
+                    texts.visit(http.authority, search);
+                }
+            }
+            Self::ServerName => {
+                if let Some(name) = attributes.sni {
+                    texts.visit(name.as_bytes(), search);
+                }
+            }
+            Self::Method => {
+                if let Some(http) = http {
+                    texts.visit(http.method.as_bytes(), search);
+                }
             }
         }
-        low
-    }
-
-    fn get(&self, text: &[u8]) -> &[u32] {
-        let at = self.partition(|other| other < text);
-        if at < self.entries.len() && self.text(at) == text {
-            &self.entries[at].list
-        } else {
-            &[]
-        }
-    }
-
-    /// As `get`, for texts that were lowered before they were filed.
-    fn get_any_case(&self, text: &[u8]) -> &[u32] {
-        let at = self.partition(|other| compare_any_case(other, text).is_lt());
-        if at < self.entries.len() && self.text(at).eq_ignore_ascii_case(text) {
-            &self.entries[at].list
-        } else {
-            &[]
-        }
     }
 }
 
-/// Keys of which some begin others, ascending: the rules of each, and the longest other key that begins it.
-///
-/// The keys that begin a value are then the greatest key that does not exceed it, or those that begin that one.
-#[derive(Debug, Default)]
-struct Nested {
-    lists: Vec<Vec<u32>>,
-    parents: Vec<Option<usize>>,
+fn namespaces(principal: &str) -> impl Iterator<Item = &str> + Clone {
+    segments(principal, "ns")
 }
 
-impl Nested {
-    /// `begins`: whether the key at this position begins the one that is added.
-    fn push(&mut self, list: Vec<u32>, begins: impl Fn(usize) -> bool) {
-        let last = self.parents.len().checked_sub(1);
-        self.parents.push(self.nearest(last, begins));
-        self.lists.push(list);
-    }
+fn principal_of<'a>(http: Option<&HttpAttributes<'a>>) -> Option<(&'a str, &'a str)> {
+    http?.claims?.principal()
+}
 
-    /// Of the key at `at` and those that begin it, the longest for which `begins` holds.
-    fn nearest(&self, mut at: Option<usize>, begins: impl Fn(usize) -> bool) -> Option<usize> {
-        while let Some(key) = at {
-            if begins(key) {
-                break;
+/// Two texts with a slash between them.
+fn put_together<'t>(first: &'t str, second: &'t str) -> impl Iterator<Item = u8> + Clone + use<'t> {
+    first.bytes().chain([b'/']).chain(second.bytes())
+}
+
+impl ClaimNode {
+    /// Paths must come in ascending order, each once.
+    fn insert(&mut self, path: &[String], texts: Texts) {
+        let mut node = self;
+        for (depth, name) in path.iter().enumerate() {
+            if node.children.last().is_none_or(|(last, _)| **last != *name) {
+                let child = Self {
+                    path: path[..=depth].to_vec(),
+                    ..Self::default()
+                };
+                node.children.push((name.as_str().into(), child));
             }
-            at = self.parents[key];
+            let at = node.children.len() - 1;
+            node = &mut node.children[at].1;
         }
-        at
+        node.texts = Some(texts);
     }
 
-    /// Visits the rules of all keys that begin a value, given the greatest that does not exceed it.
-    fn candidates<'i>(
+    /// `object`: the one that this node stands for in the token.
+    fn search<'i, V: FnMut(&'i [u32])>(
         &'i self,
-        greatest: Option<usize>,
-        begins: impl Fn(usize) -> bool,
-        visit: &mut impl FnMut(&'i [u32]),
+        claims: &Claims,
+        object: &serde_json::Map<String, serde_json::Value>,
+        search: &mut Search<'_, V>,
     ) {
-        let mut at = self.nearest(greatest, begins);
-        while let Some(key) = at {
-            visit(&self.lists[key]);
-            at = self.parents[key];
+        if self.children.len() <= object.len() {
+            for (name, child) in &self.children {
+                if let Some(value) = object.get(&**name) {
+                    child.found(claims, value, search);
+                }
+            }
+        } else {
+            for (name, value) in object {
+                let found = self.children.binary_search_by(|(own, _)| (**own).cmp(name));
+                if let Some((_, child)) = found.ok().and_then(|at| self.children.get(at)) {
+                    child.found(claims, value, search);
+                }
+            }
+        }
+    }
+
+    fn found<'i, V: FnMut(&'i [u32])>(
+        &'i self,
+        claims: &Claims,
+        value: &serde_json::Value,
+        search: &mut Search<'_, V>,
+    ) {
+        if let Some(texts) = &self.texts {
+            claims.any(&self.path, |text| {
+                texts.visit(text.as_bytes(), search);
+                false
+            });
+        }
+        if let (false, Some(object)) = (self.children.is_empty(), value.as_object()) {
+            self.search(claims, object, search);
         }
     }
 }
 
-/// Exact paths and prefixes in one table, so that one search finds both.
-#[derive(Debug, Default)]
-struct Paths {
-    /// With the rules that demand exactly the text.
-    texts: Table,
-    /// With the rules for which it is a prefix.
-    prefixes: Nested,
+/// The lists of one text, while an index is made.
+#[derive(Default)]
+struct Draft {
+    /// Those of rules that demand the text itself, and those of rules that demand it at the front.
+    begun: BTreeMap<Vec<u8>, (List, List)>,
+    ended: BTreeMap<Vec<u8>, List>,
+    any: Lists,
 }
 
-#[derive(Debug, Default)]
-struct PathLists {
-    exact: Vec<u32>,
-    prefix: Vec<u32>,
-}
-
-impl Paths {
-    /// `text` must be greater than all before it.
-    fn push(&mut self, text: &[u8], PathLists { exact, prefix }: PathLists) {
-        self.prefixes
-            .push(prefix, |at| text.starts_with(self.texts.text(at)));
-        self.texts.push(text, exact);
-    }
-
-    fn candidates<'i>(&'i self, path: &[u8], visit: &mut impl FnMut(&'i [u32])) {
-        let greatest = self.texts.partition(|other| other <= path).checked_sub(1);
-        if let Some(at) = greatest
-            && self.texts.text(at) == path
-        {
-            visit(&self.texts.entries[at].list);
+impl Draft {
+    fn finish(self) -> Texts {
+        let mut texts = Texts {
+            any: self.any,
+            ..Texts::default()
+        };
+        for (text, (exact, prefix)) in self.begun {
+            texts.begun.push(&text, exact, prefix);
         }
-        let begins = |at| path.starts_with(self.texts.text(at));
-        self.prefixes.candidates(greatest, begins, visit);
-    }
-}
-
-/// Networks, ascending, so that a wider one stands before those in it.
-#[derive(Debug, Default)]
-struct Networks {
-    blocks: Vec<IpNet>,
-    nested: Nested,
-}
-
-impl Networks {
-    /// `block` must be greater than all before it.
-    fn push(&mut self, block: IpNet, list: Vec<u32>) {
-        self.nested
-            .push(list, |at| self.blocks[at].contains(&block));
-        self.blocks.push(block);
-    }
-
-    fn candidates<'i>(&'i self, ip: IpAddr, visit: &mut impl FnMut(&'i [u32])) {
-        let address = IpNet::from(ip);
-        let behind = self.blocks.partition_point(|block| *block <= address);
-        let begins = |at: usize| self.blocks[at].contains(&ip);
-        self.nested.candidates(behind.checked_sub(1), begins, visit);
+        for (text, list) in self.ended {
+            texts.ended.push(&text, List::default(), list);
+        }
+        texts
     }
 }
 

@@ -3,9 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use serde_json::Value;
+
 use super::evaluate::Decision;
+use super::header::Lines;
 use super::id::PolicyId;
 use crate::api::authorization_policy::Action;
+use crate::authn::Claims;
 
 /// Hears an evaluation, in its order: engine, rule, alternative, comparisons, outcome.
 ///
@@ -23,7 +27,7 @@ pub trait Listener {
     /// The rule matches nothing, for this reason.
     fn void(&mut self, _reason: &str) {}
 
-    /// One of the alternatives of `from` or of `to` is asked now.
+    /// One of the alternatives of a part is asked now.
     fn alternative(&mut self, _part: Part) {}
 
     fn comparison(&mut self, _comparison: &Comparison<'_>) {}
@@ -38,17 +42,21 @@ impl Listener for () {
     const EVERYTHING: bool = false;
 }
 
-/// A half of a rule.
+/// A part of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     From,
     To,
+    /// It has one alternative: every condition.
+    When,
 }
 
 /// One field of a policy held against one attribute.
 #[derive(Clone, Copy, Debug)]
 pub struct Comparison<'a> {
     pub field: Field,
+    /// The key of a condition; `None` for the fields of `from` and `to`.
+    pub key: Option<&'a str>,
     /// It is the `not…` form.
     pub negated: bool,
     /// As written, trust-domain aliases not yet expanded.
@@ -58,10 +66,11 @@ pub struct Comparison<'a> {
     pub matched: bool,
 }
 
-/// A field of a source or of an operation.
+/// A field of a source or of an operation, or a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Field {
     Principals,
+    RequestPrincipals,
     Namespaces,
     ServiceAccounts,
     TrustDomains,
@@ -71,6 +80,8 @@ pub enum Field {
     Ports,
     Methods,
     Paths,
+    /// `values` or `notValues` of a condition.
+    When,
 }
 
 impl Field {
@@ -79,6 +90,8 @@ impl Field {
         match (self, negated) {
             (Self::Principals, false) => "principals",
             (Self::Principals, true) => "notPrincipals",
+            (Self::RequestPrincipals, false) => "requestPrincipals",
+            (Self::RequestPrincipals, true) => "notRequestPrincipals",
             (Self::Namespaces, false) => "namespaces",
             (Self::Namespaces, true) => "notNamespaces",
             (Self::ServiceAccounts, false) => "serviceAccounts",
@@ -97,17 +110,27 @@ impl Field {
             (Self::Methods, true) => "notMethods",
             (Self::Paths, false) => "paths",
             (Self::Paths, true) => "notPaths",
+            (Self::When, false) => "values",
+            (Self::When, true) => "notValues",
         }
     }
 }
 
-/// The value of an attribute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The value of an attribute. `Display` looks it up, so that to name it costs nothing.
+///
+/// Credentials among header lines are shown by their length; `Debug` shows no header line and no claim at all.
+#[derive(Clone, Copy, Debug)]
 pub enum Actual<'a> {
     Bytes(&'a [u8]),
     Ip(IpAddr),
     Port(u16),
-    /// There is none: no peer certificate, or not HTTP.
+    /// The lines of one header, perhaps none.
+    Lines(Lines<'a>),
+    /// `iss` and `sub`, where both are texts.
+    RequestPrincipal(&'a Claims),
+    /// The claim at this path, where there is one.
+    Claim(&'a Claims, &'a [String]),
+    /// There is none: no peer certificate, no verified token, no server name, or not HTTP.
     Absent,
 }
 
@@ -117,6 +140,17 @@ impl fmt::Display for Actual<'_> {
             Self::Bytes(bytes) => write!(f, "`{}`", bytes.escape_ascii()),
             Self::Ip(ip) => ip.fmt(f),
             Self::Port(port) => port.fmt(f),
+            Self::Lines(lines) => lines.fmt(f),
+            Self::RequestPrincipal(claims) => match claims.principal() {
+                Some((issuer, subject)) => write!(f, "`{issuer}/{subject}`"),
+                None => f.write_str("absent"),
+            },
+            Self::Claim(claims, path) => match claims.get(path) {
+                Some(Value::String(text)) => write!(f, "`{text}`"),
+                Some(Value::Object(_)) => f.write_str("an object"),
+                Some(value) => write!(f, "`{value}`"),
+                None => f.write_str("absent"),
+            },
             Self::Absent => f.write_str("absent"),
         }
     }

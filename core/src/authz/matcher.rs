@@ -1,4 +1,4 @@
-//! The patterns of policies, one type per kind (S-123 to S-139).
+//! The patterns of policies, one type per kind (S-123 to S-142).
 //!
 //! No pattern is a regular expression at run time; each takes time linear in the value, whatever the pattern.
 
@@ -37,12 +37,12 @@ pub enum Text {
 }
 
 impl Text {
-    /// A pattern for principals and paths (S-123).
+    /// A pattern for principals, paths, claims and server names (S-123).
     pub fn of_value(pattern: &str) -> Self {
         Self::parse(pattern, Self::NonEmpty)
     }
 
-    /// A pattern for hosts and methods (S-124).
+    /// A pattern for hosts, methods and other headers (S-124).
     pub fn of_header(pattern: &str) -> Self {
         Self::parse(pattern, Self::Present)
     }
@@ -83,6 +83,20 @@ impl Text {
                 .checked_sub(text.len())
                 .and_then(|at| value.get(at..))
                 .is_some_and(|tail| tail.eq_ignore_ascii_case(text)),
+        }
+    }
+
+    fn matches_bytes(&self, mut value: impl Iterator<Item = u8> + Clone) -> bool {
+        match self {
+            Self::NonEmpty => value.next().is_some(),
+            Self::Present => true,
+            Self::Exact(text) => value.eq(text.iter().copied()),
+            Self::Prefix(text) => value.take(text.len()).eq(text.iter().copied()),
+            Self::Suffix(text) => {
+                let len = value.clone().count();
+                len.checked_sub(text.len())
+                    .is_some_and(|at| value.skip(at).eq(text.iter().copied()))
+            }
         }
     }
 }
@@ -132,6 +146,20 @@ impl Texts {
             .binary_search_by(|text| compare_any_case(text, value))
             .is_ok()
             || self.more.iter().any(|text| text.matches_any_case(value))
+    }
+
+    /// As `matches`, for a value that does not lie in one piece.
+    pub(super) fn matches_bytes(&self, value: impl Iterator<Item = u8> + Clone) -> bool {
+        let exact = |text: &Box<[u8]>| text.iter().copied().cmp(value.clone());
+        self.exact.binary_search_by(exact).is_ok()
+            || self
+                .more
+                .iter()
+                .any(|text| text.matches_bytes(value.clone()))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.exact.len() + self.more.len()
     }
 
     /// The exact texts, ascending, and the others.
@@ -209,11 +237,28 @@ impl Namespace {
         true
     }
 
-    /// The one segment that must follow a segment `ns`, if the pattern says it.
-    pub(super) fn segment(&self) -> Option<&str> {
-        let pattern = self.first.strip_prefix("/ns/")?.strip_suffix('/')?;
-        (self.more.is_empty() && !pattern.contains('/')).then_some(pattern)
+    /// What the pattern says of the one segment that must follow a segment `ns`.
+    pub(super) fn segment(&self) -> Segment<'_> {
+        let written = self.first.strip_prefix("/ns/").unwrap_or_default();
+        if !self.more.is_empty() {
+            // A star crosses slashes, but what stands before the first one begins the segment.
+            let begin = written.split('/').next().unwrap_or_default();
+            return if begin.len() < written.len() {
+                Segment::Is(begin)
+            } else {
+                Segment::Begins(begin)
+            };
+        }
+        Segment::Is(written.split('/').next().unwrap_or_default())
     }
+}
+
+/// What is known of a segment of a principal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Segment<'p> {
+    Is(&'p str),
+    /// Perhaps with nothing.
+    Begins(&'p str),
 }
 
 /// `serviceAccounts`: `<td…>/ns/<namespace>/[…/]sa/<name>[/…]`, of any trust domain (S-129).
@@ -277,9 +322,10 @@ impl ServiceAccount {
         None
     }
 
-    /// The segment that must follow a segment `ns`.
-    pub(super) fn segment(&self) -> &str {
-        &self.namespace
+    /// The segments that must follow a segment `ns` and a segment `sa`.
+    pub(super) fn segments(&self) -> (&str, &str) {
+        let name = self.account.strip_prefix("sa/").unwrap_or_default();
+        (&self.namespace, name)
     }
 }
 
@@ -304,11 +350,66 @@ impl TrustDomain {
         Ok(Self(text))
     }
 
+    pub(super) fn text(&self) -> &Text {
+        &self.0
+    }
+
     pub fn matches(&self, principal: &str) -> bool {
         match principal.split_once('/') {
             Some((trust_domain, _)) => self.0.matches(trust_domain.as_bytes()),
             None => matches!(self.0, Text::Present),
         }
+    }
+}
+
+/// `requestPrincipals`: what `iss` and `sub` of the verified token have to be (S-131).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestPrincipal {
+    issuer: Text,
+    subject: Text,
+}
+
+impl RequestPrincipal {
+    /// Split at the last slash, since an issuer may be a URL. Of the stars at the ends of the whole pattern only one counts,
+    /// the front one first: without a slash it frees the issuer and leaves a suffix of the subject (S-132).
+    pub fn parse(pattern: &str) -> Self {
+        let exact = |text: &str| Text::Exact(text.as_bytes().into());
+        let prefix = |text: &str| match text {
+            "" => Text::NonEmpty,
+            text => Text::Prefix(text.as_bytes().into()),
+        };
+        let suffix = |text: &str| match text {
+            "" => Text::NonEmpty,
+            text => Text::Suffix(text.as_bytes().into()),
+        };
+        let (issuer, subject) = if let Some(rest) = pattern.strip_prefix('*') {
+            match rest.rsplit_once('/') {
+                Some((issuer, subject)) => (suffix(issuer), exact(subject)),
+                None => (Text::NonEmpty, suffix(rest)),
+            }
+        } else if let Some(rest) = pattern.strip_suffix('*') {
+            match rest.rsplit_once('/') {
+                Some((issuer, subject)) => (exact(issuer), prefix(subject)),
+                None => (prefix(rest), Text::NonEmpty),
+            }
+        } else {
+            let (issuer, subject) = pattern.rsplit_once('/').unwrap_or((pattern, ""));
+            (exact(issuer), exact(subject))
+        };
+        Self { issuer, subject }
+    }
+
+    /// `None`: there is no token, or its claim is no text; then nothing matches (S-133).
+    pub fn matches(&self, issuer: Option<&str>, subject: Option<&str>) -> bool {
+        let takes = |text: &Text, value: Option<&str>| {
+            value.is_some_and(|value| text.matches(value.as_bytes()))
+        };
+        takes(&self.issuer, issuer) && takes(&self.subject, subject)
+    }
+
+    /// The issuer and the subject.
+    pub(super) fn parts(&self) -> (&Text, &Text) {
+        (&self.issuer, &self.subject)
     }
 }
 

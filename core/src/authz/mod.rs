@@ -10,12 +10,15 @@
 
 pub mod attributes;
 pub mod compile;
+mod condition;
 pub mod evaluate;
 pub mod explanation;
+mod header;
 pub mod id;
 mod index;
 pub mod listener;
 pub mod matcher;
+pub mod pattern;
 mod rule;
 pub mod template;
 #[cfg(test)]

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::authorization_policy::{Action, AuthorizationPolicy, Operation, Rule, Source};
+use crate::api::authorization_policy::{
+    Action, AuthorizationPolicy, Condition, Operation, Rule, Source,
+};
 use crate::api::meta::{Meta, Origin};
+use crate::authn::Claims;
 
 pub(super) fn origin(line: u32) -> Origin {
     Origin {
@@ -93,4 +96,24 @@ pub(super) fn ports(values: &[&str]) -> Operation {
         ports: texts(values),
         ..Operation::default()
     }
+}
+
+/// A rule with one condition.
+pub(super) fn when(key: &str, values: &[&str], not_values: &[&str]) -> Rule {
+    Rule {
+        when: vec![Condition {
+            key: key.into(),
+            values: texts(values),
+            not_values: texts(not_values),
+            origin: origin(9),
+        }],
+        ..anything()
+    }
+}
+
+/// The claims of a token with this payload.
+pub(super) fn token(payload: &str) -> Claims {
+    let payload = serde_json::from_str(payload).expect("an object");
+    let delimited = ["permission".to_owned(), "scope".to_owned()];
+    Claims::new(payload, delimited.into())
 }

@@ -1,5 +1,7 @@
 //! Trust-domain aliases in policies (S-88).
 
+use std::collections::BTreeSet;
+
 /// The trust domain that always means the mesh's own in a principal (S-88).
 const CLUSTER_LOCAL: &str = "cluster.local";
 
@@ -39,8 +41,9 @@ pub fn expand_principals(trust_domains: &[&str], principals: &[String]) -> Vec<S
 /// `values` of `trustDomains`: one that names a known domain stands for all of them. `cluster.local` is not special here.
 pub fn expand_trust_domains(trust_domains: &[&str], values: &[String]) -> Vec<String> {
     let mut expanded: Vec<String> = Vec::new();
+    let mut seen = BTreeSet::new();
     let mut add = |value: &str| {
-        if !expanded.iter().any(|known| known == value) {
+        if seen.insert(value.to_owned()) {
             expanded.push(value.to_owned());
         }
     };

@@ -16,9 +16,11 @@ use super::store::Store;
 use crate::accept::PortKind;
 use crate::api::authorization_policy::AuthorizationPolicy;
 use crate::api::mesh_config::MeshConfig;
+use crate::api::meta::Meta;
 use crate::api::peer_authentication::PeerAuthentication;
+use crate::api::request_authentication::RequestAuthentication;
 use crate::snapshot::compile::{CompileError, InboundSource, Sources, snapshot};
-use crate::snapshot::mtls::{EndpointFacts, Modes, auto_mtls, effective_modes, namespace_mode};
+use crate::snapshot::mtls::{EndpointFacts, Modes, Plain, effective_modes, namespace_mode, plain};
 use crate::snapshot::select::{Workload, by_age};
 use crate::snapshot::{ClientTls, Cluster, Endpoint, Endpoints, Outbound, OutboundPort, Snapshot};
 use crate::spiffe::istio_identity;
@@ -71,6 +73,7 @@ pub struct Distribution {
 struct Policies {
     authorization: Arc<Vec<AuthorizationPolicy>>,
     peer: Arc<Vec<PeerAuthentication>>,
+    request: Arc<Vec<RequestAuthentication>>,
 }
 
 /// A port of a service and the cluster behind it.
@@ -172,6 +175,7 @@ impl Distribution {
                     records,
                     authorization_policies: Arc::clone(&policies.authorization),
                     peer_authentications: Arc::clone(&policies.peer),
+                    request_authentications: Arc::clone(&policies.request),
                 })
             })
             .collect();
@@ -251,13 +255,12 @@ impl Distribution {
         Ok(names.into_iter().collect())
     }
 
-    /// Auto mTLS (S-60 to S-62).
-    fn endpoints(
+    /// The endpoints of a service's port, and why each is spoken to in plaintext; `None`: it is not (S-60 to S-62).
+    pub fn auto_mtls(
         &self,
         service: &ServiceFacts,
         port: &ServicePortFacts,
-        subject_alt_names: &[String],
-    ) -> Endpoints {
+    ) -> Vec<(SocketAddr, Option<Plain>)> {
         let own = self.policies.get(&service.namespace);
         let namespace_mode = namespace_mode(
             own.map_or(&[][..], |policies| policies.peer.as_slice()),
@@ -275,29 +278,39 @@ impl Distribution {
                 Some((endpoint.address, facts))
             })
             .collect();
-        let headless = service.cluster_ip.is_none();
-        let in_tls = auto_mtls(
+        let plain = plain(
             self.config.enable_auto_mtls,
             false,
-            headless,
+            service.cluster_ip.is_none(),
             namespace_mode,
             &facts.iter().map(|(_, facts)| *facts).collect::<Vec<_>>(),
         );
-        let tls = in_tls.contains(&true).then(|| {
+        let addresses = facts.iter().map(|(address, _)| *address);
+        addresses.zip(plain).collect()
+    }
+
+    fn endpoints(
+        &self,
+        service: &ServiceFacts,
+        port: &ServicePortFacts,
+        subject_alt_names: &[String],
+    ) -> Endpoints {
+        let endpoints = self.auto_mtls(service, port);
+        let tls = endpoints.iter().any(|(_, plain)| plain.is_none()).then(|| {
             Arc::new(ClientTls {
                 sni: format!("outbound_.{}_._.{}", port.port, service.fqdn()),
                 subject_alt_names: subject_alt_names.to_vec(),
             })
         });
-        if headless {
+        if service.cluster_ip.is_none() {
             return Endpoints::OriginalDestination { tls };
         }
-        let endpoints = facts.iter().zip(in_tls);
         Endpoints::Known(
             endpoints
-                .map(|((address, _), in_tls)| Endpoint {
-                    address: *address,
-                    tls: tls.clone().filter(|_| in_tls),
+                .into_iter()
+                .map(|(address, plain)| Endpoint {
+                    address,
+                    tls: tls.clone().filter(|_| plain.is_none()),
                 })
                 .collect(),
         )
@@ -428,39 +441,47 @@ fn policies(mesh: &Mesh, store: &Store, root: &str) -> BTreeMap<String, Policies
         .map(|pod| pod.namespace.as_str())
         .chain(mesh.services().map(|service| service.namespace.as_str()))
         .collect();
-    let mut authorization: BTreeMap<&str, Vec<&AuthorizationPolicy>> = BTreeMap::new();
-    for policy in store.authorization_policies() {
-        let namespace = policy.meta.namespace.as_str();
-        authorization.entry(namespace).or_default().push(policy);
-    }
-    let mut peer: BTreeMap<&str, Vec<&PeerAuthentication>> = BTreeMap::new();
-    for policy in store.peer_authentications() {
-        let namespace = policy.meta.namespace.as_str();
-        peer.entry(namespace).or_default().push(policy);
-    }
+    let authorization = by_namespace(store.authorization_policies(), |policy| &policy.meta);
+    let peer = by_namespace(store.peer_authentications(), |policy| &policy.meta);
+    let request = by_namespace(store.request_authentications(), |policy| &policy.meta);
     let scopes = namespaces.into_iter().map(|namespace| {
         let scope: BTreeSet<&str> = [root, namespace].into();
-        let mut own: Vec<&AuthorizationPolicy> = scope
-            .iter()
-            .filter_map(|namespace| authorization.get(namespace))
-            .flatten()
-            .copied()
-            .collect();
-        own.sort_by(|a, b| by_age(&a.meta, &b.meta));
-        let mut modes: Vec<&PeerAuthentication> = scope
-            .iter()
-            .filter_map(|namespace| peer.get(namespace))
-            .flatten()
-            .copied()
-            .collect();
-        modes.sort_by(|a, b| by_age(&a.meta, &b.meta));
         let policies = Policies {
-            authorization: Arc::new(own.into_iter().cloned().collect()),
-            peer: Arc::new(modes.into_iter().cloned().collect()),
+            authorization: in_scope(&authorization, &scope, |policy| &policy.meta),
+            peer: in_scope(&peer, &scope, |policy| &policy.meta),
+            request: in_scope(&request, &scope, |policy| &policy.meta),
         };
         (namespace.to_owned(), policies)
     });
     scopes.collect()
+}
+
+fn by_namespace<'s, P>(
+    policies: impl Iterator<Item = &'s P>,
+    meta: fn(&P) -> &Meta,
+) -> BTreeMap<&'s str, Vec<&'s P>> {
+    let mut by_namespace: BTreeMap<&str, Vec<&P>> = BTreeMap::new();
+    for policy in policies {
+        let namespace = meta(policy).namespace.as_str();
+        by_namespace.entry(namespace).or_default().push(policy);
+    }
+    by_namespace
+}
+
+/// Those of some namespaces, oldest first (S-7).
+fn in_scope<P: Clone>(
+    policies: &BTreeMap<&str, Vec<&P>>,
+    scope: &BTreeSet<&str>,
+    meta: fn(&P) -> &Meta,
+) -> Arc<Vec<P>> {
+    let mut own: Vec<&P> = scope
+        .iter()
+        .filter_map(|namespace| policies.get(namespace))
+        .flatten()
+        .copied()
+        .collect();
+    own.sort_by(|a, b| by_age(meta(a), meta(b)));
+    Arc::new(own.into_iter().cloned().collect())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::addresses::{Addresses, Want};
+use super::addresses::{Addresses, Want, is_service_address};
 use super::inject::{self, INJECTION, Subject};
 use super::store::Store;
 use super::{doubt, refusal};
@@ -96,6 +96,19 @@ pub struct EndpointOf {
     pub address: SocketAddr,
 }
 
+/// Where a connection arrives when no sidecar leads it: what kube-proxy does with its address.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Arrival<'m> {
+    /// At the address itself, whoever has it.
+    There,
+    /// At one of these, of a port of a service; nobody may be behind it.
+    Endpoints(&'m ServiceFacts, &'m ServicePortFacts),
+    /// A service without this port.
+    NoPort(&'m ServiceFacts),
+    /// An address of services that none has.
+    Nowhere,
+}
+
 impl PodFacts {
     pub fn key(&self) -> PodKey {
         PodKey {
@@ -169,6 +182,26 @@ impl Mesh {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         })
+    }
+
+    /// Where a connection to `meant` arrives without a sidecar.
+    pub fn arrival(&self, meant: SocketAddr) -> Arrival<'_> {
+        let has_it = |service: &&ServiceFacts| service.cluster_ip == Some(meant.ip());
+        match self.services.values().find(has_it) {
+            None if is_service_address(meant.ip()) => Arrival::Nowhere,
+            None => Arrival::There,
+            Some(service) => match service.ports.iter().find(|p| p.port == meant.port()) {
+                Some(port) => Arrival::Endpoints(service, port),
+                None => Arrival::NoPort(service),
+            },
+        }
+    }
+
+    /// The pod that has this address.
+    pub fn pod_at(&self, address: IpAddr) -> Option<&PodFacts> {
+        self.pods
+            .values()
+            .find(|pod| IpAddr::V4(pod.address) == address)
     }
 
     /// By namespace and name.

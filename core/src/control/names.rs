@@ -178,6 +178,20 @@ fn display(form: Form, name: &str, namespace: &str) -> String {
     }
 }
 
+/// The most similar of `names` to `wanted`, the best first; a few. Their first labels count as names of their own.
+pub fn nearest(wanted: &str, names: impl Iterator<Item = String>) -> Vec<String> {
+    let mut near: Vec<(usize, String)> = names
+        .map(|name| {
+            let first = name.split('.').next().unwrap_or_default();
+            let edits = distance(wanted, &name).min(distance(wanted, first));
+            (edits, name)
+        })
+        .collect();
+    near.sort();
+    near.truncate(NEAREST);
+    near.into_iter().map(|(_, name)| name).collect()
+}
+
 /// Characters to insert, delete or replace to get from one word to the other.
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();

@@ -1,13 +1,13 @@
 //! The state of a mesh: its objects, what they come to, and what proxies get of it.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::addresses::Addresses;
 use super::distribute::Distribution;
 pub use super::distribute::{SnapshotError, Wiring};
 pub use super::mesh::PodKey;
-use super::mesh::{Mesh, PodFacts, Standing};
+use super::mesh::{Mesh, PodFacts, ServiceFacts, ServicePortFacts, Standing};
 use super::store::{Change, NotFoundError, Outcome, Store};
 use super::{doubt, refusal};
 use crate::api::finding::Finding;
@@ -15,12 +15,13 @@ use crate::api::load::Refused;
 use crate::api::mesh_config::MeshConfig;
 use crate::api::meta::Origin;
 use crate::api::object::{Key, Kind, Object};
+use crate::authn;
 use crate::authz::Layer;
 use crate::authz::compile::compile;
 use crate::clock::UnixTime;
 use crate::snapshot::Snapshot;
 use crate::snapshot::compile::CompileError;
-use crate::snapshot::mtls::Modes;
+use crate::snapshot::mtls::{Modes, Plain};
 use crate::spiffe::{SpiffeId, TrustDomain, istio_identity};
 
 /// Where istiod reads its configuration, whatever the root namespace is called.
@@ -187,6 +188,15 @@ impl Plane {
         self.distribution.modes(pod)
     }
 
+    /// The endpoints of a service's port, and why clients with a sidecar speak plaintext to each; `None`: mutual TLS.
+    pub fn auto_mtls(
+        &self,
+        service: &ServiceFacts,
+        port: &ServicePortFacts,
+    ) -> Vec<(SocketAddr, Option<Plain>)> {
+        self.distribution.auto_mtls(service, port)
+    }
+
     /// Who a pod is in its certificate (S-86), sidecar or not; `None`: no such pod.
     pub fn identity(&self, pod: &PodKey) -> Option<SpiffeId> {
         let pod = self.mesh.pod(pod)?;
@@ -323,6 +333,7 @@ fn rule_warnings(store: &Store, config: &MeshConfig) -> Vec<Finding> {
             warnings.push(doubt(finding.rule.origin(), message, hint));
         }
     }
+    warnings.extend(authn::warnings(store.request_authentications()));
     warnings
 }
 

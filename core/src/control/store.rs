@@ -12,6 +12,7 @@ use crate::api::mesh_config::MeshConfig;
 use crate::api::meta::Meta;
 use crate::api::object::{Key, Kind, Object};
 use crate::api::peer_authentication::PeerAuthentication;
+use crate::api::request_authentication::RequestAuthentication;
 use crate::clock::UnixTime;
 
 /// Namespaces that are there without a document.
@@ -167,6 +168,14 @@ impl Store {
             Object::Pod(pod) => Some(pod),
             _ => None,
         })
+    }
+
+    pub fn request_authentications(&self) -> impl Iterator<Item = &RequestAuthentication> {
+        self.of(Kind::RequestAuthentication)
+            .filter_map(|o| match o {
+                Object::RequestAuthentication(policy) => Some(policy),
+                _ => None,
+            })
     }
 
     pub fn services(&self) -> impl Iterator<Item = &Service> {

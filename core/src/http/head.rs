@@ -4,6 +4,7 @@
 //! lends again, so a head costs no allocation.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Later minor versions are refused, not read as 1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +196,18 @@ pub struct Field<'a> {
     pub hop_by_hop: bool,
 }
 
+impl<'a> Field<'a> {
+    /// A line of our own, which goes on.
+    fn made(name: &'a [u8], value: &'a [u8]) -> Self {
+        Self {
+            name,
+            value,
+            known: Known::of(name),
+            hop_by_hop: false,
+        }
+    }
+}
+
 /// Values may be tokens or cookies: their length alone is shown.
 impl fmt::Debug for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -224,9 +237,93 @@ pub struct FieldTable {
     pub(super) spans: Vec<Span>,
 }
 
+/// Lines that leave a head and lines that join it. They are kept beside the head, which is never copied for them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Names that always leave. Shared by all requests of one configuration.
+    barred: Option<Arc<[String]>>,
+    removed: Vec<String>,
+    added: Vec<(String, Vec<u8>)>,
+}
+
+impl Changes {
+    /// All lines of these names leave, and of names that differ from them in `_` for `-` alone: some applications read
+    /// both as one.
+    pub fn barring(names: &Arc<[String]>) -> Self {
+        Self {
+            barred: (!names.is_empty()).then(|| Arc::clone(names)),
+            ..Self::default()
+        }
+    }
+
+    /// All lines of this name leave, as with [`barring`](Self::barring).
+    pub fn remove(&mut self, name: &str) {
+        self.removed.push(name.to_owned());
+    }
+
+    /// A line joins, behind all others. `name` is a token of none of the fields that belong to one hop or say something
+    /// of framing. White space around the value is cut off; a value with a control byte is none, and nothing joins (RFC
+    /// 9110 §5.5).
+    pub fn add(&mut self, name: &str, value: &[u8]) {
+        let is_control = |byte: &u8| matches!(byte, 0..=8 | 10..=31 | 127);
+        if !value.iter().any(is_control) {
+            let value = value.trim_ascii().to_vec();
+            self.added.push((name.to_owned(), value));
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.barred.is_none() && self.removed.is_empty() && self.added.is_empty()
+    }
+
+    fn removes(&self, name: &[u8]) -> bool {
+        let mut names = self.barred.iter().flat_map(|names| names.iter());
+        names.any(|other| is_alike(name, other.as_bytes()))
+            || self
+                .removed
+                .iter()
+                .any(|other| is_alike(name, other.as_bytes()))
+    }
+}
+
+/// Values may be claims: names alone are shown.
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let added: Vec<&str> = self.added.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Changes")
+            .field("barred", &self.barred)
+            .field("removed", &self.removed)
+            .field("added", &added)
+            .finish()
+    }
+}
+
+/// The same name without regard to ASCII case, `_` read as `-`.
+fn is_alike(a: &[u8], b: &[u8]) -> bool {
+    let plain = |byte: &u8| match byte {
+        b'_' => b'-',
+        other => other.to_ascii_lowercase(),
+    };
+    a.len() == b.len() && a.iter().map(plain).eq(b.iter().map(plain))
+}
+
+/// A way to look at a head in which some lines are not seen.
+#[derive(Debug)]
+pub struct View {
+    pub hides: fn(&Field<'_>) -> bool,
+    /// Name and value of a line that is seen behind all others.
+    pub also: Option<(&'static [u8], &'static [u8])>,
+}
+
 /// The field lines of a head or a trailer section, in their order.
 #[derive(Clone, Copy)]
-pub struct Fields<'a>(Lines<'a>);
+pub struct Fields<'a> {
+    lines: Lines<'a>,
+    /// `None`: everything is seen.
+    view: Option<&'static View>,
+    /// `None`: as they came.
+    changes: Option<&'a Changes>,
+}
 
 #[derive(Clone, Copy)]
 enum Lines<'a> {
@@ -238,32 +335,87 @@ enum Lines<'a> {
 
 impl<'a> Fields<'a> {
     pub(super) fn read(bytes: &'a [u8], spans: &'a [Span]) -> Self {
-        Self(Lines::Read { bytes, spans })
+        Self {
+            lines: Lines::Read { bytes, spans },
+            view: None,
+            changes: None,
+        }
     }
 
     /// Of names and values that did not come as bytes. Names are tokens; values have no white space around them (S-202).
     pub fn listed(lines: &'a [(&'a [u8], &'a [u8])]) -> Self {
-        Self(Lines::Listed(lines))
+        Self {
+            lines: Lines::Listed(lines),
+            view: None,
+            changes: None,
+        }
+    }
+
+    /// The same lines, seen through `view` and no other.
+    pub fn through(self, view: &'static View) -> Self {
+        Self {
+            view: Some(view),
+            ..self
+        }
+    }
+
+    /// The same lines after `changes`, in place of those that were made to them before.
+    pub fn with(self, changes: &'a Changes) -> Self {
+        Self {
+            changes: (!changes.is_empty()).then_some(changes),
+            ..self
+        }
     }
 
     pub fn iter(self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
-        (0..self.len()).filter_map(move |at| self.get(at))
+        let Self { view, changes, .. } = self;
+        let own = (0..self.lines.len())
+            .filter_map(move |at| self.lines.get(at))
+            .filter(move |field| view.is_none_or(|view| !(view.hides)(field)));
+        let also = view.and_then(|view| view.also);
+        let also = also.map(|(name, value)| Field::made(name, value));
+        let kept = own
+            .chain(also)
+            .filter(move |field| changes.is_none_or(|changes| !changes.removes(field.name)));
+        let added = changes.map_or(&[][..], |changes| &changes.added);
+        let added = added.iter();
+        kept.chain(added.map(|(name, value)| Field::made(name.as_bytes(), value)))
     }
 
     pub fn len(self) -> usize {
-        match self.0 {
-            Lines::Read { spans, .. } => spans.len(),
-            Lines::Listed(lines) => lines.len(),
+        match (self.view, self.changes) {
+            (None, None) => self.lines.len(),
+            _ => self.iter().count(),
         }
     }
 
     pub fn is_empty(self) -> bool {
-        self.len() == 0
+        self.iter().next().is_none()
+    }
+
+    /// The value of the first line of `known`.
+    pub fn find(self, known: Known) -> Option<&'a [u8]> {
+        let field = match (self.lines, self.view, self.changes) {
+            (Lines::Read { spans, .. }, None, None) => self
+                .lines
+                .get(spans.iter().position(|span| span.known == known)?),
+            _ => self.iter().find(|field| field.known == known),
+        };
+        field.map(|field| field.value)
+    }
+}
+
+impl<'a> Lines<'a> {
+    fn len(self) -> usize {
+        match self {
+            Self::Read { spans, .. } => spans.len(),
+            Self::Listed(lines) => lines.len(),
+        }
     }
 
     fn get(self, at: usize) -> Option<Field<'a>> {
-        match self.0 {
-            Lines::Read { bytes, spans } => {
+        match self {
+            Self::Read { bytes, spans } => {
                 let span = spans.get(at)?;
                 let part = |at: u16, len: u16| {
                     // INVARIANT: spans were measured in `bytes` by `h1::parse`.
@@ -277,7 +429,7 @@ impl<'a> Fields<'a> {
                     hop_by_hop: span.hop_by_hop,
                 })
             }
-            Lines::Listed(lines) => {
+            Self::Listed(lines) => {
                 let (name, value) = *lines.get(at)?;
                 let known = Known::of(name);
                 Some(Field {
@@ -288,17 +440,6 @@ impl<'a> Fields<'a> {
                 })
             }
         }
-    }
-
-    /// The value of the first line of `known`.
-    pub fn find(self, known: Known) -> Option<&'a [u8]> {
-        let field = match self.0 {
-            Lines::Read { spans, .. } => {
-                self.get(spans.iter().position(|span| span.known == known)?)
-            }
-            Lines::Listed(_) => self.iter().find(|field| field.known == known),
-        };
-        field.map(|field| field.value)
     }
 }
 

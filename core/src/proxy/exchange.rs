@@ -96,6 +96,7 @@ pub(super) struct Local<'a> {
     pub(super) body: &'a [u8],
     pub(super) details: String,
     pub(super) flags: Flags,
+    pub(super) headers: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl<'a> Local<'a> {
@@ -105,6 +106,7 @@ impl<'a> Local<'a> {
             body: body.as_bytes(),
             details: details.to_owned(),
             flags,
+            headers: Vec::new(),
         }
     }
 }
@@ -193,7 +195,11 @@ impl Exchange {
     ) {
         self.response = Response::Done;
         self.stage = Stage::Answered;
+        let headers = local.headers.into_iter();
         let plain = LocalReply {
+            headers: headers
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
             close,
             ..LocalReply::new(local.status, local.body.to_vec())
         };

@@ -249,6 +249,7 @@ impl HttpSide {
                     body: &answer.body,
                     details: violation.details.to_owned(),
                     flags: Flags::DPE,
+                    headers: Vec::new(),
                 };
                 x.reply(local, true, io, facts, shared);
             }
@@ -612,12 +613,7 @@ impl HttpSide {
         };
         let close = x.request != RequestBody::Done || self.life != Life::KeptAlive;
         x.reply(
-            Local {
-                status,
-                body: body.as_bytes(),
-                details,
-                flags,
-            },
+            Local::new(status, &body, &details, flags),
             close,
             io,
             facts,

@@ -9,9 +9,9 @@ use super::http::Life;
 use super::link::Io;
 use super::upstream::{Obtained, obtain};
 use super::world::{Place, PoolId, Target};
-use super::{Shared, rewrite};
+use super::{Shared, rewrite, said};
 use crate::accept::{Mode, PortKind};
-use crate::decide::{self, Caller, Denial, Request, Verdict};
+use crate::decide::{self, Caller, Passage, Request, Verdict};
 use crate::http::h1::ResponseTo;
 use crate::http::head::{Framing, Known, RequestHead};
 use crate::http::reply::is_grpc;
@@ -107,7 +107,7 @@ pub(super) fn begin(
     let verdict = match &place {
         Place::Inbound(door) => {
             let mut audited = Vec::new();
-            let verdict = decide::inbound_request(
+            let verdict = said::inbound_request(
                 &door.port,
                 Caller {
                     principal: facts.principal(),
@@ -121,8 +121,9 @@ pub(super) fn begin(
                     authority: head.authority.unwrap_or_default(),
                     fields: head.lines(),
                 },
+                io.id,
+                shared,
                 &mut |policy| audited.push(policy.to_string()),
-                &mut (),
             );
             if !audited.is_empty() {
                 x.account.note(|r| r.audit = audited);
@@ -131,30 +132,21 @@ pub(super) fn begin(
         }
         Place::Outbound(port) => decide::outbound_request(port, head.path),
     };
-    let (permit, path) = match verdict {
-        Verdict::Allow(permit, path) => (permit, path),
-        Verdict::Deny(
-            Denial {
-                status,
-                body,
-                details,
-            },
-            path,
-        ) => {
+    let (permit, Passage { path, effects }) = match verdict {
+        Verdict::Allow(permit, passage) => (permit, passage),
+        Verdict::Deny(denial, path) => {
             shared.stats.denied += 1;
             x.account.note(|r| {
                 r.path = Some(String::from_utf8_lossy(&path).into_owned());
-                // Envoy looks at the path before it gives an id, and asks RBAC after it.
-                if status == 403 {
+                // Envoy looks at the path before it gives an id, and asks for tokens and RBAC after it.
+                if matches!(denial.status, 401 | 403) {
                     identify(r, &mut shared.rng);
                 }
             });
             x.reply(
                 Local {
-                    status,
-                    body: body.as_bytes(),
-                    details,
-                    flags: Flags::NONE,
+                    headers: denial.headers,
+                    ..Local::new(denial.status, &denial.body, &denial.details, Flags::NONE)
                 },
                 close,
                 io,
@@ -170,7 +162,14 @@ pub(super) fn begin(
     let mut encoded = mem::take(&mut shared.head);
     encoded.clear();
     let own = shared.world.svid.as_deref();
-    let fresh_id = rewrite::request(head, &path, facts, own, &mut shared.rng, &mut encoded);
+    let lines = decide::believed(head.lines(), facts.certificate.is_some());
+    let fields = effects.fields(lines);
+    let passed = rewrite::Passed {
+        head,
+        path: &path,
+        fields,
+    };
+    let fresh_id = rewrite::request(passed, facts, own, &mut shared.rng, &mut encoded);
     x.account.note(|r| {
         r.path = Some(String::from_utf8_lossy(&path).into_owned());
         if let Some(id) = fresh_id {

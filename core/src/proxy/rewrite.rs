@@ -6,7 +6,7 @@ use super::Route;
 use super::downstream::Facts;
 use super::http::server_name;
 use crate::clock::UnixTime;
-use crate::http::head::{Field, Framing, Known, RequestHead, ResponseHead};
+use crate::http::head::{Field, Fields, Framing, Known, RequestHead, ResponseHead};
 use crate::http::reply::{imf_fixdate, reason};
 use crate::link::Buf;
 use crate::rng::Rng;
@@ -47,42 +47,33 @@ impl Date {
     }
 }
 
-/// Headers by which a client could steer Envoy itself; no sidecar client may (S-323). `x-envoy-` stands before each.
-const SANITISED: &[&[u8]] = &[
-    b"expected-rq-timeout-ms",
-    b"force-trace",
-    b"hedge-on-per-try-timeout",
-    b"ip-tags",
-    b"max-retries",
-    b"original-url",
-    b"retriable-header-names",
-    b"retriable-status-codes",
-    b"retry-grpc-on",
-    b"retry-on",
-    b"upstream-alt-stat-name",
-    b"upstream-rq-per-try-timeout-ms",
-    b"upstream-rq-timeout-alt-response",
-    b"upstream-rq-timeout-ms",
-];
+/// A request that was allowed.
+#[derive(Clone, Copy)]
+pub(super) struct Passed<'a> {
+    pub(super) head: &'a RequestHead<'a>,
+    /// Normalised (S-180), with its query.
+    pub(super) path: &'a [u8],
+    /// The lines of the head without what is not believed (S-322 to S-324), after authentication (S-224, S-225).
+    pub(super) fields: Fields<'a>,
+}
 
 /// The head of a request, as the upstream gets it; the `x-request-id` that it was given if it came without one (S-322).
-/// `path` is the normalised one (S-180).
 pub(super) fn request(
-    head: &RequestHead<'_>,
-    path: &[u8],
+    passed: Passed<'_>,
     facts: &Facts,
     own: Option<&Svid>,
     rng: &mut Rng,
     out: &mut Vec<u8>,
 ) -> Option<[u8; 36]> {
+    let Passed { head, path, fields } = passed;
     out.put(head.method.as_bytes());
     out.put(b" ");
     out.put(path);
     out.put(b" HTTP/1.1\r\nhost: ");
     out.put(head.authority.unwrap_or_default());
     out.put(b"\r\n");
-    let (mut has_id, mut has_proto) = (false, false);
-    for field in head.fields() {
+    let mut has_id = false;
+    for field in fields.iter() {
         match field.known {
             Known::Host
             | Known::ContentLength
@@ -91,20 +82,10 @@ pub(super) fn request(
             | Known::Xfcc => continue,
             Known::XRequestId if field.value.is_empty() => continue,
             Known::XRequestId => has_id = true,
-            Known::XForwardedProto => has_proto = true,
-            Known::XEnvoyInternal | Known::XEnvoyPeerMetadata => continue, // S-323, S-324
-            Known::XEnvoyOther if is_sanitised(&field) => continue,
             _ if head.is_hop_by_hop(&field) => continue,
             _ => {}
         }
         put_field(&field, out);
-    }
-    if !has_proto {
-        out.put(if facts.certificate.is_some() {
-            b"x-forwarded-proto: https\r\n"
-        } else {
-            b"x-forwarded-proto: http\r\n"
-        });
     }
     let fresh_id = (!has_id).then(|| rng.uuid());
     if let Some(id) = &fresh_id {
@@ -112,7 +93,7 @@ pub(super) fn request(
         out.put(id);
         out.put(b"\r\n");
     }
-    client_certificate(head, facts, own, out);
+    client_certificate(fields, facts, own, out);
     match head.framing {
         Framing::Length(n) => {
             out.put(b"content-length: ");
@@ -128,18 +109,13 @@ pub(super) fn request(
 /// `x-forwarded-client-cert`: appended to under mutual TLS, removed without (S-325).
 ///
 /// What came is kept as it is, unless our element behind it could be read as a part of it.
-fn client_certificate(
-    head: &RequestHead<'_>,
-    facts: &Facts,
-    own: Option<&Svid>,
-    out: &mut Vec<u8>,
-) {
+fn client_certificate(fields: Fields<'_>, facts: &Facts, own: Option<&Svid>, out: &mut Vec<u8>) {
     let (Route::Inbound(_), Some(peer), Some(own)) = (facts.route, &facts.certificate, own) else {
         return;
     };
     out.put(b"x-forwarded-client-cert: ");
-    for field in head
-        .fields()
+    for field in fields
+        .iter()
         .filter(|f| f.known == Known::Xfcc && !f.value.is_empty() && ends_its_elements(f.value))
     {
         out.put(field.value);
@@ -277,12 +253,4 @@ fn put_number(n: u64, out: &mut impl Out) {
         }
     }
     out.put(&digits[at..]);
-}
-
-fn is_sanitised(field: &Field<'_>) -> bool {
-    const PREFIX: usize = "x-envoy-".len();
-    field
-        .name
-        .get(PREFIX..)
-        .is_some_and(|rest| SANITISED.iter().any(|s| s.eq_ignore_ascii_case(rest)))
 }

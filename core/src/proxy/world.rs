@@ -175,13 +175,8 @@ impl World {
         match route {
             Route::Inbound(port) => self.inbound.get(&port).cloned().map(Place::Inbound),
             Route::Outbound(to) => {
-                let outbound = &self.snapshot.outbound;
-                outbound
-                    .addresses
-                    .get(&to)
-                    .or_else(|| outbound.ports.get(&to.port()))
-                    .or(outbound.passthrough.as_ref())
-                    .map(|port| Place::Outbound(Arc::clone(port)))
+                let door = self.snapshot.outbound.door(to);
+                door.map(|port| Place::Outbound(Arc::clone(port)))
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::mtls::effective_modes;
-use super::select::{Workload, authorization_policies};
+use super::select::{Workload, authorization_policies, request_authentications};
 use super::{
     ClientTls, Cluster, Endpoint, Endpoints, InboundPort, Outbound, OutboundPort, Snapshot,
 };
@@ -14,6 +14,8 @@ use crate::accept::{Mode, PortKind};
 use crate::api::authorization_policy::AuthorizationPolicy;
 use crate::api::mesh_config::MeshConfig;
 use crate::api::peer_authentication::{self, PeerAuthentication};
+use crate::api::request_authentication::RequestAuthentication;
+use crate::authn;
 use crate::authz::Layer;
 use crate::authz::compile::compile;
 use crate::path::Normalization;
@@ -43,6 +45,7 @@ pub struct InboundSource {
     pub records: bool,
     pub authorization_policies: Arc<Vec<AuthorizationPolicy>>,
     pub peer_authentications: Arc<Vec<PeerAuthentication>>,
+    pub request_authentications: Arc<Vec<RequestAuthentication>>,
 }
 
 /// One outbound listener.
@@ -82,6 +85,8 @@ pub fn snapshot(sources: &Sources) -> Result<Snapshot, CompileError> {
     }
     let connect_timeout = Duration::from_millis(mesh.connect_timeout_ms);
     let mut inbound = BTreeMap::new();
+    // Ports that share their sources share what they come to.
+    let mut tokens: Option<(&Arc<Vec<RequestAuthentication>>, Arc<authn::Rules>)> = None;
     for source in &sources.inbound {
         let mode = source.mode.unwrap_or_else(|| {
             let policies = &source.peer_authentications;
@@ -100,6 +105,16 @@ pub fn snapshot(sources: &Sources) -> Result<Snapshot, CompileError> {
             &source.authorization_policies,
             &mesh.root_namespace,
         );
+        let shared = tokens
+            .take_if(|(of, _)| Arc::ptr_eq(of, &source.request_authentications))
+            .map(|(_, rules)| rules);
+        let authn = shared.unwrap_or_else(|| {
+            let all = &source.request_authentications;
+            let root = &mesh.root_namespace;
+            let policies = request_authentications(&sources.workload, all, root);
+            Arc::new(authn::compile(&policies))
+        });
+        tokens = Some((&source.request_authentications, Arc::clone(&authn)));
         let port = InboundPort {
             listener: source.listener,
             port: source.port,
@@ -108,6 +123,7 @@ pub fn snapshot(sources: &Sources) -> Result<Snapshot, CompileError> {
             upstream: source.upstream,
             from: source.from,
             cluster: format!("inbound|{}||", source.port),
+            authn,
             http: compile(&policies, mesh, Layer::Http),
             tcp: compile(&policies, mesh, Layer::Tcp),
             normalization: mesh.normalization,

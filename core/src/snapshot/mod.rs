@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::accept::{Mode, PortKind};
+use crate::authn;
 use crate::authz::RuleSets;
 use crate::path::Normalization;
 use crate::spiffe::TrustDomain;
@@ -48,6 +49,8 @@ pub struct InboundPort {
     pub from: Option<IpAddr>,
     /// `inbound|8080||` (S-330).
     pub cluster: String,
+    /// What is demanded of tokens, in traffic that is read as HTTP (S-231).
+    pub authn: Arc<authn::Rules>,
     /// Rules for traffic that is read as HTTP.
     pub http: RuleSets,
     /// Rules for traffic that is not (S-155 to S-158).
@@ -72,6 +75,16 @@ pub struct Outbound {
     pub passthrough: Option<Arc<OutboundPort>>,
     /// Every cluster that a route leads to, by its name. A cluster's `number` is its position.
     pub clusters: Vec<Arc<Cluster>>,
+}
+
+impl Outbound {
+    /// Through which door a call to `meant` leaves; `None`: it is reset.
+    pub fn door(&self, meant: SocketAddr) -> Option<&Arc<OutboundPort>> {
+        self.addresses
+            .get(&meant)
+            .or_else(|| self.ports.get(&meant.port()))
+            .or(self.passthrough.as_ref())
+    }
 }
 
 /// One door for the workload's own calls.

@@ -45,13 +45,7 @@ pub fn effective_modes(
     policies: &[PeerAuthentication],
     root_namespace: &str,
 ) -> Modes {
-    let own = oldest(policies, |policy| {
-        policy.meta.namespace == workload.namespace
-            && policy.meta.namespace != root_namespace
-            && is_selective(policy)
-            && selects(policy.selector.as_ref(), &workload.labels)
-    });
-
+    let own = own_policy(workload, policies, root_namespace);
     let namespace = namespace_mode(policies, &workload.namespace, root_namespace);
     let mode = own.map_or(namespace, |policy| inherit(policy.mode, namespace));
     let ports = own.map_or_else(BTreeMap::new, |policy| {
@@ -76,14 +70,62 @@ pub fn namespace_mode(
 ) -> Mode {
     [root_namespace, namespace]
         .into_iter()
-        .filter_map(|namespace| {
-            oldest(policies, |policy| {
-                policy.meta.namespace == namespace && !is_selective(policy)
-            })
-        })
+        .filter_map(|namespace| shared_policy(policies, namespace))
         .fold(Mode::Permissive, |parent, policy| {
             inherit(policy.mode, parent)
         })
+}
+
+/// The policy that gives a port of `workload` its mode; `None`: nothing says anything, so it is PERMISSIVE (S-9).
+pub fn deciding<'p>(
+    workload: &Workload,
+    policies: &'p [PeerAuthentication],
+    root_namespace: &str,
+    port: u16,
+) -> Option<&'p PeerAuthentication> {
+    let says = |policy: &&PeerAuthentication| {
+        let of_port = policy.port_level.get(&port).copied();
+        inherit(of_port.unwrap_or(Mode::Unset), policy.mode) != Mode::Unset
+    };
+    own_policy(workload, policies, root_namespace)
+        .filter(says)
+        .or_else(|| deciding_namespace(policies, &workload.namespace, root_namespace))
+}
+
+/// The policy that gives a namespace its mode, as [`namespace_mode`] reads it; `None`: there is none.
+pub fn deciding_namespace<'p>(
+    policies: &'p [PeerAuthentication],
+    namespace: &str,
+    root_namespace: &str,
+) -> Option<&'p PeerAuthentication> {
+    [namespace, root_namespace]
+        .into_iter()
+        .filter_map(|namespace| shared_policy(policies, namespace))
+        .find(|policy| policy.mode != Mode::Unset)
+}
+
+/// Of those that select the workload in its namespace, the one that counts.
+fn own_policy<'p>(
+    workload: &Workload,
+    policies: &'p [PeerAuthentication],
+    root_namespace: &str,
+) -> Option<&'p PeerAuthentication> {
+    oldest(policies, |policy| {
+        policy.meta.namespace == workload.namespace
+            && policy.meta.namespace != root_namespace
+            && is_selective(policy)
+            && selects(policy.selector.as_ref(), &workload.labels)
+    })
+}
+
+/// Of those of a namespace without a selector, the one that counts.
+fn shared_policy<'p>(
+    policies: &'p [PeerAuthentication],
+    namespace: &str,
+) -> Option<&'p PeerAuthentication> {
+    oldest(policies, |policy| {
+        policy.meta.namespace == namespace && !is_selective(policy)
+    })
 }
 
 /// What a client knows of one endpoint of a service that it calls.
@@ -96,9 +138,31 @@ pub struct EndpointFacts {
 }
 
 impl EndpointFacts {
-    fn takes_mtls(&self) -> bool {
-        self.tls_mode_istio && self.mode != Mode::Disable
+    fn plain(&self) -> Option<Plain> {
+        if !self.tls_mode_istio {
+            Some(Plain::NoTlsMode)
+        } else if self.mode == Mode::Disable {
+            Some(Plain::Disabled)
+        } else {
+            None
+        }
     }
+}
+
+/// Why an endpoint is spoken to in plaintext.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plain {
+    /// `enableAutoMtls` is off.
+    Off,
+    External,
+    /// The mode of the service's namespace is DISABLE (S-61).
+    NamespaceDisabled,
+    /// The endpoint lacks the label `security.istio.io/tlsMode: istio`: it has no sidecar.
+    NoTlsMode,
+    /// PeerAuthentication disables mutual TLS at the endpoint's port.
+    Disabled,
+    /// The service is headless, and another endpoint takes none.
+    Other,
 }
 
 /// Which of `endpoints` are spoken to in mutual TLS where no client rule says anything, in their order (S-60 to S-62).
@@ -114,11 +178,32 @@ pub fn auto_mtls(
     namespace_mode: Mode,
     endpoints: &[EndpointFacts],
 ) -> Vec<bool> {
-    let on = mesh_auto && !external && namespace_mode != Mode::Disable;
-    let all = endpoints.iter().all(EndpointFacts::takes_mtls);
+    let plain = plain(mesh_auto, external, headless, namespace_mode, endpoints);
+    plain.iter().map(Option::is_none).collect()
+}
+
+/// The same, with why an endpoint is spoken to in plaintext; `None`: it is not.
+pub fn plain(
+    mesh_auto: bool,
+    external: bool,
+    headless: bool,
+    namespace_mode: Mode,
+    endpoints: &[EndpointFacts],
+) -> Vec<Option<Plain>> {
+    let for_all = match (mesh_auto, external, namespace_mode) {
+        (false, ..) => Some(Plain::Off),
+        (true, true, _) => Some(Plain::External),
+        (true, false, Mode::Disable) => Some(Plain::NamespaceDisabled),
+        (true, false, Mode::Unset | Mode::Permissive | Mode::Strict) => None,
+    };
+    let one = headless && endpoints.iter().any(|endpoint| endpoint.plain().is_some());
     endpoints
         .iter()
-        .map(|endpoint| on && endpoint.takes_mtls() && (all || !headless))
+        .map(|endpoint| {
+            for_all
+                .or_else(|| endpoint.plain())
+                .or(one.then_some(Plain::Other))
+        })
         .collect()
 }
 
@@ -325,8 +410,8 @@ mod tests {
             endpoint(false, Permissive),
         ];
         assert_eq!(
-            auto_mtls(true, false, false, Permissive, &endpoints),
-            [true, true, false, false],
+            plain(true, false, false, Permissive, &endpoints),
+            [None, None, Some(Plain::Disabled), Some(Plain::NoTlsMode)],
             "S-60"
         );
     }
@@ -335,22 +420,66 @@ mod tests {
     fn one_endpoint_in_plaintext_makes_a_headless_service_so() {
         let with = |last| {
             let endpoints = [endpoint(true, Permissive), last];
-            auto_mtls(true, false, true, Strict, &endpoints)
+            plain(true, false, true, Strict, &endpoints)
         };
-        assert_eq!(with(endpoint(true, Strict)), [true, true], "S-62");
-        assert_eq!(with(endpoint(false, Permissive)), [false, false]);
-        assert_eq!(with(endpoint(true, Disable)), [false, false]);
-        assert_eq!(auto_mtls(true, false, true, Strict, &[]), [false; 0]);
+        assert_eq!(with(endpoint(true, Strict)), [None, None], "S-62");
+        let other = Some(Plain::Other);
+        assert_eq!(
+            with(endpoint(false, Permissive)),
+            [other, Some(Plain::NoTlsMode)]
+        );
+        assert_eq!(
+            with(endpoint(true, Disable)),
+            [other, Some(Plain::Disabled)]
+        );
+        assert_eq!(plain(true, false, true, Strict, &[]), []);
     }
 
     #[test]
     fn the_mesh_the_namespace_and_the_location_switch_it_off_for_all() {
         let endpoints = [endpoint(true, Strict)];
-        let with =
-            |auto, external, namespace| auto_mtls(auto, external, false, namespace, &endpoints);
-        assert_eq!(with(true, false, Unset), [true]);
-        assert_eq!(with(false, false, Permissive), [false], "S-60");
-        assert_eq!(with(true, true, Permissive), [false], "S-270");
-        assert_eq!(with(true, false, Disable), [false], "S-61");
+        let with = |auto, external, namespace| plain(auto, external, false, namespace, &endpoints);
+        assert_eq!(with(true, false, Unset), [None]);
+        assert_eq!(with(false, false, Permissive), [Some(Plain::Off)], "S-60");
+        assert_eq!(
+            with(true, true, Permissive),
+            [Some(Plain::External)],
+            "S-270"
+        );
+        let disabled = [Some(Plain::NamespaceDisabled)];
+        assert_eq!(with(true, false, Disable), disabled, "S-61");
+    }
+
+    #[test]
+    fn the_policy_that_decides_is_the_one_whose_mode_a_port_has() {
+        let web = Workload {
+            namespace: "shop".into(),
+            labels: Labels::from([("app".into(), "api".into())]),
+        };
+        let all = [Unset, Disable, Permissive, Strict];
+        for (mesh, shared, own, port) in all
+            .iter()
+            .flat_map(|mesh| all.iter().map(move |shared| (mesh, shared)))
+            .flat_map(|(mesh, shared)| all.iter().map(move |own| (mesh, shared, own)))
+            .flat_map(|(mesh, shared, own)| all.iter().map(move |p| (mesh, shared, own, p)))
+        {
+            let policies: Vec<_> = [
+                draft("istio-system", "mesh", *mesh),
+                draft("shop", "ns", *shared),
+                draft("shop", "own", *own).selecting("api").port(80, *port),
+            ]
+            .into_iter()
+            .map(|draft| draft.0)
+            .collect();
+            let modes = effective_modes(&web, &policies, "istio-system");
+            for number in [80, 81] {
+                let says = deciding(&web, &policies, "istio-system", number);
+                let mode = says.map_or(Permissive, |policy| {
+                    let of_port = policy.port_level.get(&number).copied();
+                    inherit(of_port.unwrap_or(Unset), policy.mode)
+                });
+                assert_eq!(mode, modes.of(number), "{policies:?}");
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 
 use crate::api::authorization_policy::AuthorizationPolicy;
 use crate::api::meta::{Labels, Meta};
+use crate::api::request_authentication::RequestAuthentication;
 
 /// A pod with a sidecar, as selectors see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,15 +25,34 @@ pub fn authorization_policies<'p>(
     policies: &'p [AuthorizationPolicy],
     root_namespace: &str,
 ) -> Vec<&'p AuthorizationPolicy> {
-    policies
-        .iter()
-        .filter(|policy| {
-            let namespace = policy.meta.namespace.as_str();
-            !policy.targets
-                && (namespace == workload.namespace || namespace == root_namespace)
-                && selects(policy.selector.as_ref(), &workload.labels)
-        })
-        .collect()
+    let applies = |policy: &&AuthorizationPolicy| {
+        !policy.targets
+            && reaches(workload, &policy.meta, root_namespace)
+            && selects(policy.selector.as_ref(), &workload.labels)
+    };
+    policies.iter().filter(applies).collect()
+}
+
+/// The RequestAuthentications in force at the sidecar of `workload`, oldest first (S-7), selected as AuthorizationPolicies are
+/// (S-210).
+pub fn request_authentications<'p>(
+    workload: &Workload,
+    policies: &'p [RequestAuthentication],
+    root_namespace: &str,
+) -> Vec<&'p RequestAuthentication> {
+    let applies = |policy: &&RequestAuthentication| {
+        !policy.targets
+            && reaches(workload, &policy.meta, root_namespace)
+            && selects(policy.selector.as_ref(), &workload.labels)
+    };
+    let mut found: Vec<_> = policies.iter().filter(applies).collect();
+    found.sort_by(|a, b| by_age(&a.meta, &b.meta));
+    found
+}
+
+/// It is of the workload's own namespace or of the root namespace (S-1).
+fn reaches(workload: &Workload, policy: &Meta, root_namespace: &str) -> bool {
+    policy.namespace == workload.namespace || policy.namespace == root_namespace
 }
 
 /// Whether every label of `selector` stands in `labels` with the same value. No selector, or one without labels, selects

@@ -91,6 +91,29 @@ pub struct Leaf {
     pub not_after: UnixTime,
 }
 
+/// What there is to show of any certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// In lower-case hexadecimal digits, without leading zeros.
+    pub serial: String,
+    pub not_before: UnixTime,
+    /// Inclusive.
+    pub not_after: UnixTime,
+}
+
+impl CertificateFacts {
+    /// `None`: it is no certificate.
+    pub fn read(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509CertificateParser::new().parse(der).ok()?;
+        let validity = certificate.validity();
+        Some(Self {
+            serial: certificate.tbs_certificate.serial.to_str_radix(16),
+            not_before: wall(validity.not_before.timestamp()),
+            not_after: wall(validity.not_after.timestamp()),
+        })
+    }
+}
+
 impl Leaf {
     /// Reads a leaf and holds it to S-81, S-83 and S-84.
     ///

@@ -28,6 +28,14 @@ pub struct ClientTls {
 const HTTP_ALPN: [&[u8]; 3] = [b"istio-http/1.1", b"istio", b"http/1.1"];
 const TCP_ALPN: [&[u8]; 2] = [b"istio-peer-exchange", b"istio"];
 
+/// The protocols that a ClientHello of ours offers, in its order (S-63).
+pub fn client_alpn(kind: ChainKind) -> &'static [&'static [u8]] {
+    match kind {
+        ChainKind::Http => &HTTP_ALPN,
+        ChainKind::Tcp => &TCP_ALPN,
+    }
+}
+
 impl ClientTls {
     /// `expected`: the URI SANs of S-58; none lets every server of the mesh pass. `sni`:
     /// `outbound_.8080_._.reviews.default.svc.cluster.local` (S-58); without one the extension is left out.
@@ -66,11 +74,7 @@ impl ClientTls {
         config.resumption = Resumption::disabled();
         config.enable_secret_extraction = true;
         config.enable_sni = sni.is_some();
-        let names: &[&[u8]] = match kind {
-            ChainKind::Http => &HTTP_ALPN,
-            ChainKind::Tcp => &TCP_ALPN,
-        };
-        config.alpn_protocols = names.iter().map(|n| n.to_vec()).collect();
+        config.alpn_protocols = client_alpn(kind).iter().map(|n| n.to_vec()).collect();
         // Without SNI the name is never sent, and our verifier looks at SPIFFE IDs alone.
         let name = DnsName::try_from(sni.unwrap_or("unnamed").to_owned())
             .map_err(|_| TlsError(format!("`{}` is no server name", sni.unwrap_or_default())))?;

@@ -19,7 +19,7 @@ mod tests;
 use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 
-pub use client::ClientTls;
+pub use client::{ClientTls, client_alpn};
 pub use failure::{FailureKind, TlsError, TlsFailure};
 pub use provider::{Crypto, KeyError, KeyKind, KeySource, WallClock};
 pub use server::{ChainKind, ServerTls};

@@ -11,6 +11,7 @@ use meshward_core::authz::Layer;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use serde_json::{Map, Value};
 
 use super::Request;
 
@@ -45,6 +46,46 @@ const NAMESPACE_PATTERNS: &[&str] = &[
 ];
 const ACCOUNT_PATTERNS: &[&str] = &["x", "a/x", "b/y", "ns/sa", "b/x", "a/*", "a/b/x", "sa"];
 const TRUST_DOMAIN_PATTERNS: &[&str] = &["td1", "td2", "td9", "*", "td*", "*1", "ns", "*d*"];
+const REQUEST_PRINCIPAL_PATTERNS: &[&str] = &[
+    "*", "i/s", "*/s", "*i/s", "i/*", "i/s*", "*s", "i*", "i", "u/i/s", "u/i/*", "*/i/s", "*/*",
+    "*i/s*", "i*/s", "**", "/*", "i/",
+];
+/// Keys of conditions with the patterns for them.
+const CONDITIONS: &[(&str, &[&str])] = &[
+    ("source.ip", BLOCKS),
+    ("remote.ip", BLOCKS),
+    ("destination.ip", BLOCKS),
+    ("destination.port", PORT_PATTERNS),
+    ("source.principal", PRINCIPAL_PATTERNS),
+    ("source.namespace", NAMESPACE_PATTERNS),
+    ("source.serviceAccount", ACCOUNT_PATTERNS),
+    ("source.trustDomain", TRUST_DOMAIN_PATTERNS),
+    ("request.auth.principal", REQUEST_PRINCIPAL_PATTERNS),
+    ("request.auth.audiences", WORD_PATTERNS),
+    ("request.auth.presenter", WORD_PATTERNS),
+    ("request.auth.claims[iss]", &["i", "*i", "u*", "*"]),
+    ("request.auth.claims[scope]", WORD_PATTERNS),
+    ("request.auth.claims[a]", WORD_PATTERNS),
+    ("request.auth.claims[a][b]", WORD_PATTERNS),
+    ("request.auth.claims[a][b][c]", WORD_PATTERNS),
+    ("request.auth.claims[a]b]", WORD_PATTERNS),
+    ("request.auth.claims[a.b]", WORD_PATTERNS),
+    ("request.headers[x-a]", WORD_PATTERNS),
+    ("request.headers[X-B]", WORD_PATTERNS),
+    ("request.headers[accept]", WORD_PATTERNS),
+    ("request.headers[cookie]", WORD_PATTERNS),
+    ("request.headers[keep-alive]", WORD_PATTERNS),
+    ("request.headers[:method]", METHOD_PATTERNS),
+    ("request.headers[:authority]", HOST_PATTERNS),
+    ("request.headers[host]", HOST_PATTERNS),
+    ("connection.sni", HOST_PATTERNS),
+    ("experimental.envoy.filters.f[k]", WORD_PATTERNS),
+    ("request.time", WORD_PATTERNS),
+];
+/// For headers and claims.
+const WORD_PATTERNS: &[&str] = &["u", "v", "u*", "*v", "*", "u,v", "u; v", "u v", "**", "uv"];
+const WORDS: &[&str] = &["u", "v", "uv", "vu", "", "*", "u v", "u,v"];
+const HEADERS: &[&str] = &["x-a", "X-A", "x-b", "accept", "Cookie", "keep-alive", "x-c"];
 const BLOCKS: &[&str] = &[
     "10.0.0.1",
     "10.0.0.3/31",
@@ -122,7 +163,10 @@ fn source() -> impl Strategy<Value = Source> {
         rarely(BLOCKS),
         rarely(BLOCKS),
     );
-    let jwt = (rarely(&["*"]), rarely(&["i/s"]));
+    let jwt = (
+        rarely(REQUEST_PRINCIPAL_PATTERNS),
+        rarely(REQUEST_PRINCIPAL_PATTERNS),
+    );
     (identity, addresses, jwt).prop_map(|(identity, addresses, jwt)| Source {
         principals: identity.0,
         not_principals: identity.1,
@@ -179,17 +223,27 @@ fn origin() -> Origin {
     }
 }
 
-pub(super) fn rule() -> impl Strategy<Value = Rule> {
-    let condition = Condition {
-        key: "destination.port".into(),
-        values: vec!["80".into()],
-        not_values: Vec::new(),
-        origin: origin(),
+fn condition() -> impl Strategy<Value = Condition> {
+    let of = |(key, patterns): (&'static str, &'static [&'static str])| {
+        let values = || vec(select(patterns).prop_map(str::to_owned), 0..3);
+        (values(), values()).prop_map(move |(values, not_values)| Condition {
+            key: key.to_owned(),
+            values,
+            not_values,
+            origin: origin(),
+        })
     };
+    let of = select(CONDITIONS).prop_flat_map(of);
+    of.prop_filter("a condition has values", |condition| {
+        !condition.values.is_empty() || !condition.not_values.is_empty()
+    })
+}
+
+pub(super) fn rule() -> impl Strategy<Value = Rule> {
     (
         prop_oneof![1 => Just(Vec::new()), 2 => vec(source(), 1..3)],
         prop_oneof![1 => Just(Vec::new()), 2 => vec(operation(), 1..3)],
-        prop_oneof![15 => Just(Vec::new()), 1 => Just(vec![condition])],
+        prop_oneof![3 => Just(Vec::new()), 1 => vec(condition(), 1..3)],
     )
         .prop_map(|(from, to, when)| Rule {
             from,
@@ -225,6 +279,27 @@ pub(super) fn narrow_rule() -> impl Strategy<Value = Rule> {
         from,
         to,
         when: Vec::new(),
+        origin: origin(),
+    })
+}
+
+/// A rule that demands something of a header, a claim or the connection, and of the path.
+pub(super) fn conditional_rule() -> impl Strategy<Value = Rule> {
+    let to = (select(METHODS), "/[ab/]{0,2}\\*?").prop_map(|(method, path)| Operation {
+        methods: vec![method.to_owned()],
+        paths: vec![path],
+        ..Operation::default()
+    });
+    let from = rarely(REQUEST_PRINCIPAL_PATTERNS).prop_map(|request_principals| Source {
+        request_principals,
+        ..Source::default()
+    });
+    let given = |source: &Source| !source.request_principals.is_empty();
+    let from = from.prop_map(move |source| Vec::from_iter(Some(source).filter(given)));
+    (from, vec(to, 0..2), vec(condition(), 1..3)).prop_map(|(from, to, when)| Rule {
+        from,
+        to,
+        when,
         origin: origin(),
     })
 }
@@ -273,23 +348,75 @@ pub(super) fn request() -> impl Strategy<Value = Request> {
         1 => select(&["/", "/a", "/a/b", "/a/", "/a/x/b", "/b", "/*/b"][..]).prop_map(str::to_owned),
         1 => "/[ab/\\[*.]{0,5}",
     ];
-    (
+    let header = (select(HEADERS), word()).prop_map(|(name, value)| (name.to_owned(), value));
+    let connection = (
         principal,
         ip(),
         ip(),
+        ip(),
         select(&[80, 8080, 9000][..]),
+        prop::option::of(select(HOSTS).prop_map(str::to_owned)),
+    );
+    (
+        connection,
         select(METHODS),
         path,
         select(HOSTS),
+        vec(header, 0..4),
+        prop::option::weighted(0.8, token()),
     )
-        .prop_map(|fields| Request {
-            principal: fields.0,
-            source_ip: fields.1,
-            remote_ip: fields.2,
-            port: fields.3,
-            method: fields.4.to_owned(),
-            path: fields.5,
-            authority: fields.6.to_owned(),
+        .prop_map(
+            |(connection, method, path, authority, headers, token)| Request {
+                principal: connection.0,
+                source_ip: connection.1,
+                remote_ip: connection.2,
+                destination_ip: connection.3,
+                port: connection.4,
+                server_name: connection.5,
+                method: method.to_owned(),
+                path,
+                authority: authority.to_owned(),
+                headers,
+                token,
+            },
+        )
+}
+
+fn word() -> impl Strategy<Value = String> {
+    select(WORDS).prop_map(str::to_owned)
+}
+
+fn token() -> impl Strategy<Value = Map<String, Value>> {
+    let claim = prop_oneof![
+        4 => word().prop_map(Value::from),
+        2 => vec(word(), 0..3).prop_map(Value::from),
+        1 => Just(serde_json::json!([1, null, "u"])),
+        1 => Just(Value::from(1)),
+        1 => Just(Value::Null),
+        2 => word().prop_map(|word| serde_json::json!({"b": word})),
+        1 => word().prop_map(|word| serde_json::json!({"b": {"c": word}})),
+    ];
+    let text = |of: &'static [&'static str]| {
+        prop_oneof![
+            8 => select(of).prop_map(|text| Some(Value::from(text))),
+            1 => Just(None),
+            1 => Just(Some(Value::from(1))),
+        ]
+    };
+    let names = &["aud", "azp", "scope", "a", "a]b", "a.b"][..];
+    let claims = vec((select(names), claim), 0..5);
+    (
+        text(&["i", "u/i", "xi", ""]),
+        text(&["s", "sx", "xs", "*", ""]),
+        claims,
+    )
+        .prop_map(|(issuer, subject, claims)| {
+            let own = [("iss", issuer), ("sub", subject)];
+            let own = own
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)));
+            let all = own.chain(claims);
+            all.map(|(name, value)| (name.to_owned(), value)).collect()
         })
 }
 

@@ -17,9 +17,10 @@ mod regex;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use meshward_core::api::authorization_policy::Rule;
+use meshward_core::authn::Claims;
 use meshward_core::authz::compile::compile;
 use meshward_core::authz::explanation::RuleTrace;
 use meshward_core::authz::{
@@ -29,8 +30,9 @@ use meshward_core::http::head::Fields;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use serde_json::{Map, Value};
 
-use generate::{layer, mesh, narrow_rule, policies, request, rule};
+use generate::{conditional_rule, layer, mesh, narrow_rule, policies, request, rule};
 
 /// What is judged, owned.
 #[derive(Clone, Debug)]
@@ -38,10 +40,15 @@ struct Request {
     principal: Option<String>,
     source_ip: IpAddr,
     remote_ip: IpAddr,
+    destination_ip: IpAddr,
     port: u16,
+    server_name: Option<String>,
     method: String,
     path: String,
     authority: String,
+    headers: Vec<(String, String)>,
+    /// The payload of a verified token.
+    token: Option<Map<String, Value>>,
 }
 
 /// The decision and the AUDIT rule that was heard, in words.
@@ -49,20 +56,30 @@ type Outcome = (String, Option<String>);
 
 /// What the crate says, by the index, with the scan of a listener checked to say the same.
 fn judge(rules: &RuleSets, layer: Layer, request: &Request) -> Outcome {
+    let lines: Vec<(&[u8], &[u8])> = request
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+        .collect();
+    let delimited = ["permission".to_owned(), "scope".to_owned()];
+    let claims = request
+        .token
+        .as_ref()
+        .map(|payload| Claims::new(payload.clone(), delimited.into()));
     let http = HttpAttributes {
         method: &request.method,
         path: request.path.as_bytes(),
         authority: request.authority.as_bytes(),
-        fields: Fields::listed(&[]),
-        claims: None,
+        fields: Fields::listed(&lines),
+        claims: claims.as_ref(),
     };
     let attributes = Attributes {
         principal: request.principal.as_deref(),
         source_ip: request.source_ip,
         remote_ip: request.remote_ip,
-        destination_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        destination_ip: request.destination_ip,
         destination_port: request.port,
-        sni: None,
+        sni: request.server_name.as_deref(),
         http: (layer == Layer::Http).then_some(http),
     };
     let mut audit = None;
@@ -137,4 +154,9 @@ fn decisions_and_policy_ids_are_those_of_the_model() {
 #[test]
 fn many_rules_are_decided_as_by_the_model() {
     compare(192, vec(narrow_rule(), 0..60));
+}
+
+#[test]
+fn many_rules_with_conditions_are_decided_as_by_the_model() {
+    compare(192, vec(conditional_rule(), 0..60));
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use meshward_core::api::authorization_policy::{
-    Action, AuthorizationPolicy, Operation, Rule, Source,
+    Action, AuthorizationPolicy, Condition, Operation, Rule, Source,
 };
 use meshward_core::api::mesh_config::MeshConfig;
 use meshward_core::api::meta::Meta;
@@ -85,8 +85,14 @@ fn rule_matches(
     for operation in &rule.to {
         to |= all(&operation_fields(operation, request), layer, &mut judged);
     }
-    judged &= rule.when.is_empty();
-    from && to && (judged || policy.action != Action::Allow)
+    let mut when = true;
+    for condition in &rule.when {
+        match condition_fields(condition, &policy.meta.namespace, mesh, request) {
+            Some(fields) => when &= all(&fields, layer, &mut judged),
+            None => judged = false,
+        }
+    }
+    from && to && when && (judged || policy.action != Action::Allow)
 }
 
 type OneValue<'f> = dyn Fn(&str) -> Option<bool> + 'f;
@@ -229,9 +235,197 @@ fn source_fields<'f>(
         (&source.request_principals, false),
         (&source.not_request_principals, true),
     ] {
-        field(values, negated, Box::new(|_| None));
+        fields.push(Field {
+            values,
+            negated,
+            on_tcp: false,
+            matches: Box::new(|value| Some(is_request_principal(value, request))),
+        });
     }
     fields
+}
+
+/// S-143; `None`: there is no such key. Keys that are fields of a source by another name are judged as those.
+fn condition_fields<'f>(
+    condition: &'f Condition,
+    policy_namespace: &'f str,
+    mesh: &'f MeshConfig,
+    request: &'f Request,
+) -> Option<Vec<Field<'f>>> {
+    let index = condition.key.find('[').map(|at| &condition.key[at..]);
+    let name = condition.key.split('[').next()?;
+    let on_tcp = !name.starts_with("request.");
+    let matches = move |value: &str| {
+        Some(match name {
+            "source.ip" => in_block(value, request.source_ip)?,
+            "remote.ip" => in_block(value, request.remote_ip)?,
+            "destination.ip" => in_block(value, request.destination_ip)?,
+            "destination.port" => is_port(value, request.port)?,
+            "connection.sni" => request
+                .server_name
+                .as_ref()
+                .is_some_and(|server_name| is_string(value, server_name)),
+            "request.auth.principal" => is_request_principal(value, request),
+            "request.auth.audiences" => is_claim(value, &["aud"], request),
+            "request.auth.presenter" => is_claim(value, &["azp"], request),
+            "request.auth.claims" => {
+                let inside = index?.strip_prefix('[')?.strip_suffix(']')?;
+                let path: Vec<&str> = inside.split("][").collect();
+                let broken = path.iter().any(|name| name.contains(['[', ']']));
+                is_claim(
+                    value,
+                    if broken {
+                        std::slice::from_ref(&inside)
+                    } else {
+                        &path
+                    },
+                    request,
+                )
+            }
+            "request.headers" => {
+                let header = index?.strip_prefix('[')?.strip_suffix(']')?;
+                header_values(header, request)
+                    .iter()
+                    .any(|actual| is_header(value, actual))
+            }
+            "source.principal"
+            | "source.namespace"
+            | "source.serviceAccount"
+            | "source.trustDomain" => {
+                let mut source = Source::default();
+                let field = match name {
+                    "source.principal" => &mut source.principals,
+                    "source.namespace" => &mut source.namespaces,
+                    "source.serviceAccount" => &mut source.service_accounts,
+                    _ => &mut source.trust_domains,
+                };
+                field.push(value.to_owned());
+                let mut judged = true;
+                let fields = source_fields(&source, policy_namespace, mesh, request);
+                let holds = all(&fields, Layer::Tcp, &mut judged);
+                judged.then_some(holds)?
+            }
+            _ if name.starts_with("experimental.envoy.filters.") => false,
+            _ => return None,
+        })
+    };
+    let known = [
+        "source.ip",
+        "remote.ip",
+        "destination.ip",
+        "destination.port",
+        "connection.sni",
+        "request.auth.principal",
+        "request.auth.audiences",
+        "request.auth.presenter",
+        "request.auth.claims",
+        "request.headers",
+        "source.principal",
+        "source.namespace",
+        "source.serviceAccount",
+        "source.trustDomain",
+        "experimental.envoy.filters.f",
+    ];
+    known.contains(&name).then(|| {
+        let field = |values: &'f [String], negated| Field {
+            values,
+            negated,
+            on_tcp,
+            matches: Box::new(matches),
+        };
+        vec![
+            field(&condition.values, false),
+            field(&condition.not_values, true),
+        ]
+    })
+}
+
+/// S-131: `iss` and `sub` as two expressions.
+fn is_request_principal(value: &str, request: &Request) -> bool {
+    let claim = |name: &str| {
+        let token = request.token.as_ref()?;
+        token.get(name)?.as_str().map(str::to_owned)
+    };
+    let (Some(issuer), Some(subject)) = (claim("iss"), claim("sub")) else {
+        return false;
+    };
+    let quote = regex::quote;
+    let parts = value.rsplit_once('/');
+    let (for_issuer, for_subject) = if value == "*" {
+        (".+".to_owned(), ".+".to_owned())
+    } else if value.starts_with('*') {
+        match parts {
+            Some(("*", subject)) => (".+".to_owned(), quote(subject)),
+            Some((issuer, subject)) => (format!(".*{}", quote(&issuer[1..])), quote(subject)),
+            None => (".+".to_owned(), format!(".*{}", quote(&value[1..]))),
+        }
+    } else if let Some(begin) = value.strip_suffix('*') {
+        match parts {
+            Some((issuer, "*")) => (quote(issuer), ".+".to_owned()),
+            Some((issuer, subject)) => {
+                let begin = subject.trim_end_matches('*');
+                assert_eq!(begin.len() + 1, subject.len(), "one star in the alphabet");
+                (quote(issuer), format!("{}.*", quote(begin)))
+            }
+            None => (format!("{}.*", quote(begin)), ".+".to_owned()),
+        }
+    } else {
+        let (issuer, subject) = parts.unwrap_or((value, ""));
+        (quote(issuer), quote(subject))
+    };
+    regex::full(&for_issuer, &issuer) && regex::full(&for_subject, &subject)
+}
+
+/// S-147, S-148.
+fn is_claim(value: &str, path: &[&str], request: &Request) -> bool {
+    let Some(token) = &request.token else {
+        return false;
+    };
+    let mut at = serde_json::Value::Object(token.clone());
+    for name in path {
+        match at.get(name) {
+            Some(inner) if at.is_object() => at = inner.clone(),
+            _ => return false,
+        }
+    }
+    let texts: Vec<String> = match &at {
+        serde_json::Value::String(text) if *path == ["scope"] || *path == ["permission"] => {
+            text.split_ascii_whitespace().map(str::to_owned).collect()
+        }
+        serde_json::Value::String(text) => vec![text.clone()],
+        serde_json::Value::Array(list) => {
+            let texts = list.iter().filter_map(|value| value.as_str());
+            texts.map(str::to_owned).collect()
+        }
+        _ => Vec::new(),
+    };
+    texts.iter().any(|text| is_string(value, text))
+}
+
+/// S-144, S-145: the values that a header has.
+fn header_values(name: &str, request: &Request) -> Vec<String> {
+    let name = name.to_ascii_lowercase();
+    match name.as_str() {
+        ":method" => return vec![request.method.clone()],
+        ":authority" | "host" => return vec![request.authority.clone()],
+        _ => {}
+    }
+    let lines = request.headers.iter();
+    let own = lines.filter(|(own, _)| own.to_ascii_lowercase() == name);
+    let values: Vec<String> = own.map(|(_, value)| value.clone()).collect();
+    match name.as_str() {
+        _ if values.is_empty() => values,
+        "cookie" => vec![values.join("; ")],
+        "accept" | "authorization" => vec![values.join(",")],
+        "keep-alive" => Vec::new(),
+        _ => values,
+    }
+}
+
+fn is_port(value: &str, port: u16) -> Option<bool> {
+    let digits = !value.is_empty() && value.chars().all(|c| c.is_ascii_digit());
+    let number: u64 = value.parse().ok().filter(|_| digits)?;
+    (number <= 65535).then_some(number == u64::from(port))
 }
 
 fn operation_fields<'f>(operation: &'f Operation, request: &'f Request) -> Vec<Field<'f>> {
@@ -241,11 +435,7 @@ fn operation_fields<'f>(operation: &'f Operation, request: &'f Request) -> Vec<F
     };
     let is_method = |value: &str| Some(is_header(value, &request.method));
     let is_path = |value: &str| path_matches(value, &request.path);
-    let is_port = |value: &str| {
-        let digits = !value.is_empty() && value.chars().all(|c| c.is_ascii_digit());
-        let number: u64 = value.parse().ok().filter(|_| digits)?;
-        (number <= 65535).then_some(number == u64::from(request.port))
-    };
+    let is_port = |value: &str| is_port(value, request.port);
     let field = |values: &'f [String], negated, on_tcp, matches| Field {
         values,
         negated,

@@ -113,6 +113,7 @@ pub(crate) fn sources(version: u64, ports: &[Port], policies: &str) -> Sources {
         records: true,
         authorization_policies: Arc::clone(&policies),
         peer_authentications: Arc::default(),
+        request_authentications: Arc::default(),
     });
     Sources {
         version,

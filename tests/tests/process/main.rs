@@ -5,6 +5,7 @@
 
 mod ca;
 mod delete;
+mod explain;
 mod get;
 mod label;
 mod logs;
@@ -16,5 +17,7 @@ mod running;
 mod secrets;
 mod sidecar_files;
 mod startup;
+mod token;
 mod usage;
+mod validate;
 mod wait;

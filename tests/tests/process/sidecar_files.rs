@@ -234,16 +234,6 @@ fn what_is_not_enforced_yet_is_refused() {
     let ap = |spec: &str| policy("AuthorizationPolicy", spec);
     for (text, at, what) in [
         (
-            ap("spec:\n  rules:\n  - when:\n    - {key: source.ip, values: [10.0.0.1]}\n"),
-            "7:7",
-            "`when`",
-        ),
-        (
-            ap("spec:\n  rules:\n  - from:\n    - source: {requestPrincipals: [\"*\"]}\n"),
-            "7:35",
-            "`requestPrincipals`",
-        ),
-        (
             ap("spec: {action: CUSTOM, provider: {name: x}, rules: [{}]}\n"),
             "4:16",
             "action CUSTOM",
@@ -255,11 +245,6 @@ fn what_is_not_enforced_yet_is_refused() {
             ),
             "1:1",
             "annotation `istio.io/dry-run`",
-        ),
-        (
-            policy("RequestAuthentication", "spec: {}\n"),
-            "1:1",
-            "kind RequestAuthentication",
         ),
     ] {
         place.write("pol/p.yaml", &text);

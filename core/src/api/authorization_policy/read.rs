@@ -259,9 +259,6 @@ fn check_source(given: &[Given], action: Action, report: &mut Report) {
             let message = format!("`{name}` has {len} items, more than {SERVICE_ACCOUNTS_MAX}");
             report.invalid(*place, message, "write a second item of `from`");
         }
-        if matches!(*name, "requestPrincipals" | "notRequestPrincipals") {
-            report.not_enforced(*place, &format!("`{name}`"));
-        }
         let by_address = matches!(
             *name,
             "ipBlocks" | "notIpBlocks" | "remoteIpBlocks" | "notRemoteIpBlocks"
@@ -435,7 +432,6 @@ fn read_condition(node: &Node, action: Action, report: &mut Report) -> Option<Co
     fields.close(report);
     let values = values_node.map_or_else(Vec::new, |node| report.texts(node, "values"));
     let not_values = not_values_node.map_or_else(Vec::new, |node| report.texts(node, "notValues"));
-    report.not_enforced(node.place, "`when`");
     let key = key_node.and_then(|node| report.text(node, "key"));
     if key_node.is_none() || key.is_some_and(str::is_empty) {
         report.invalid(

@@ -12,6 +12,7 @@ use crate::api::mesh_config::MeshConfig;
 use crate::api::meta::{Meta, Origin};
 use crate::api::object::{Key, Kind, Object};
 use crate::api::peer_authentication::PeerAuthentication;
+use crate::api::request_authentication::RequestAuthentication;
 
 /// The object that holds the `meshConfig`.
 const MESH_CONFIG_NAME: &str = "istio";
@@ -198,6 +199,10 @@ impl<'a> Loader<'a> {
             Standing::Read(Kind::PeerAuthentication) => {
                 PeerAuthentication::read(meta, spec, envelope.place, report)
                     .map(Object::PeerAuthentication)
+            }
+            Standing::Read(Kind::RequestAuthentication) => {
+                RequestAuthentication::read(meta, spec, envelope.place, report)
+                    .map(Object::RequestAuthentication)
             }
             Standing::Read(_) | Standing::Foreseen | Standing::Unread(_) | Standing::Foreign => {
                 meta.refuse_dry_run(envelope.place, report);
@@ -387,7 +392,7 @@ fn no_part_of_a_mesh(envelope: &Envelope<'_>, report: &mut Report) {
         envelope.kind,
         envelope.api_version()
     );
-    let hint = "a mesh holds AuthorizationPolicy, Deployment, Namespace, PeerAuthentication, Pod, Service, ServiceAccount and the ConfigMap `istio`";
+    let hint = "a mesh holds AuthorizationPolicy, Deployment, Namespace, PeerAuthentication, Pod, RequestAuthentication, Service, ServiceAccount and the ConfigMap `istio`";
     report.invalid(envelope.place, message, hint);
 }
 

@@ -32,6 +32,11 @@ fn is_subdomain_part(text: &str) -> bool {
         && edge(text.bytes().next_back())
 }
 
+/// A host by its full name, letters of either case; no star, no port.
+pub fn is_host(text: &str) -> bool {
+    text.len() <= 253 && text.to_ascii_lowercase().split('.').all(is_label)
+}
+
 /// The value of a Kubernetes label; empty is one.
 pub fn is_label_value(text: &str) -> bool {
     text.is_empty() || is_name_part(text)
@@ -60,6 +65,39 @@ pub fn is_port(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|b| b.is_ascii_digit())
         && text.parse::<u64>().is_ok_and(|port| port <= 65_535)
+}
+
+/// The name of a field of HTTP (RFC 9110 §5.1).
+pub fn is_field_name(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(fits)
+}
+
+/// An absolute address of the schemes `http` and `https`, whose port, if any, is a number (S-178).
+pub fn is_http_uri(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return false;
+    };
+    let known = ["http", "https"]
+        .iter()
+        .any(|s| scheme.eq_ignore_ascii_case(s));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host_port = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    let port = match host_port.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((_, "")) => None,
+            Some((_, tail)) => Some(tail.strip_prefix(':').unwrap_or("none")),
+            None => Some("none"),
+        },
+        None => host_port.split_once(':').map(|(_, port)| port),
+    };
+    known
+        && !host_port.is_empty()
+        && !authority.contains(' ')
+        && !text.bytes().any(|b| b.is_ascii_control())
+        && port.is_none_or(|port| port.is_empty() || is_port(port))
 }
 
 /// An address, or a block of them as `address/bits`; bits of the host may be set (S-134, S-173).
@@ -183,6 +221,18 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 
 /// Milliseconds, rounded down, of a duration in Go's form: `10s`, `1.5h`, `1m30s`, `100ms`. Negative ones are none.
 pub fn go_duration_ms(text: &str) -> Option<u64> {
+    Some(go_duration_ns(text)? / NS_PER_MS)
+}
+
+/// As [`go_duration_ms`]; one with a part of a millisecond is none.
+pub fn go_duration_whole_ms(text: &str) -> Option<u64> {
+    let ns = go_duration_ns(text)?;
+    ns.is_multiple_of(NS_PER_MS).then_some(ns / NS_PER_MS)
+}
+
+const NS_PER_MS: u64 = 1_000_000;
+
+fn go_duration_ns(text: &str) -> Option<u64> {
     if text == "0" {
         return Some(0);
     }
@@ -226,7 +276,7 @@ pub fn go_duration_ms(text: &str) -> Option<u64> {
     }
     // Go keeps durations in 63 bits.
     let nanoseconds = i64::try_from(nanoseconds).ok()?;
-    u64::try_from(nanoseconds / 1_000_000).ok()
+    u64::try_from(nanoseconds).ok()
 }
 
 #[cfg(test)]

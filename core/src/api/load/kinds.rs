@@ -66,7 +66,10 @@ const GROUPS: &[Group] = &[
                 "PeerAuthentication",
                 Standing::Read(Kind::PeerAuthentication),
             ),
-            ("RequestAuthentication", Standing::Foreseen),
+            (
+                "RequestAuthentication",
+                Standing::Read(Kind::RequestAuthentication),
+            ),
         ],
     ),
     (

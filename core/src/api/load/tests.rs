@@ -155,7 +155,6 @@ fn security_kinds_are_never_skipped() {
 #[test]
 fn kinds_that_are_not_read_yet_are_judged_by_nobody_and_refuse_a_load() {
     for (api_version, kind) in [
-        ("security.istio.io/v1", "RequestAuthentication"),
         ("networking.istio.io/v1alpha3", "EnvoyFilter"),
         ("networking.istio.io/v1", "DestinationRule"),
         ("gateway.networking.k8s.io/v1", "Gateway"),

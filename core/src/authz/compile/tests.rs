@@ -1,9 +1,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
-use crate::api::authorization_policy::{Condition, Source};
+use crate::api::authorization_policy::Source;
 use crate::authz::test_policies::{
-    anything, from, methods, namespaces, origin, paths, policy, ports, principals, texts, to,
+    anything, from, methods, namespaces, paths, policy, ports, principals, texts, to, when,
 };
 use crate::authz::{Attributes, HttpAttributes, evaluate};
 use crate::http::head::Fields;
@@ -37,12 +37,7 @@ fn is_allowed(rules: &RuleSets, principal: &str, port: u16) -> bool {
 
 fn conditional() -> api::Rule {
     api::Rule {
-        when: vec![Condition {
-            key: "request.headers[x]".into(),
-            values: texts(&["y"]),
-            not_values: Vec::new(),
-            origin: origin(9),
-        }],
+        when: when("request.time", &["y"], &[]).when,
         ..from(namespaces(&["stock"]))
     }
 }
@@ -84,22 +79,22 @@ fn a_deny_rule_loses_its_fields_of_http_on_tcp() {
 }
 
 #[test]
-fn a_condition_voids_an_allow_rule_and_is_found() {
+fn an_unknown_condition_voids_an_allow_rule_and_is_found() {
     let allow = policy(Action::Allow, "a", vec![conditional()]);
     let rules = compiled(&allow, Layer::Http);
-    assert!(!is_allowed(&rules, CLIENT, 80));
+    assert!(!is_allowed(&rules, CLIENT, 80), "S-143");
     let [finding] = rules.findings() else {
         panic!("one finding, not {:?}", rules.findings());
     };
     assert_eq!(finding.rule.as_str(), "ns[shop]-policy[a]-rule[0]");
     assert_eq!(
         finding.problem,
-        "the condition `request.headers[x]` in `when` is not supported, so the rule allows nothing"
+        "`request.time` is no key of a condition, so the rule allows nothing"
     );
 }
 
 #[test]
-fn a_deny_rule_is_applied_without_its_condition() {
+fn a_deny_rule_is_applied_without_an_unknown_condition() {
     let deny = policy(Action::Deny, "d", vec![conditional()]);
     let rules = compiled(&deny, Layer::Http);
     assert!(!is_allowed(&rules, CLIENT, 80));
@@ -108,25 +103,90 @@ fn a_deny_rule_is_applied_without_its_condition() {
 }
 
 #[test]
-fn request_principals_close_in_either_form() {
-    for source in [
-        Source {
-            request_principals: texts(&["*"]),
-            ..Source::default()
-        },
-        Source {
-            not_request_principals: texts(&["*"]),
-            ..Source::default()
-        },
+fn what_a_token_says_is_of_http() {
+    let source = |not: bool| Source {
+        request_principals: texts(if not { &[] } else { &["*"] }),
+        not_request_principals: texts(if not { &["*"] } else { &[] }),
+        ..Source::default()
+    };
+    let rules = || {
+        vec![
+            from(source(false)),
+            from(source(true)),
+            when("request.headers[x]", &[], &["y"]),
+            when("request.auth.principal", &["*"], &[]),
+            when("request.auth.claims[a]", &[], &["*"]),
+        ]
+    };
+    for rule in rules() {
+        let allow = policy(Action::Allow, "a", vec![rule.clone()]);
+        let rules = compiled(&allow, Layer::Tcp);
+        assert!(!is_allowed(&rules, CLIENT, 80), "{rule:?} (S-155)");
+        assert_eq!(rules.findings(), []);
+        let deny = policy(Action::Deny, "d", vec![rule.clone()]);
+        let rules = compiled(&deny, Layer::Tcp);
+        assert!(!is_allowed(&rules, CLIENT, 80), "{rule:?} (S-156)");
+    }
+}
+
+#[test]
+fn conditions_on_the_connection_are_of_tcp_as_well() {
+    for (key, value) in [
+        ("source.ip", "127.0.0.0/8"),
+        ("remote.ip", "127.0.0.1"),
+        ("source.namespace", "stock"),
+        ("source.principal", "*/sa/client"),
+        ("source.serviceAccount", "stock/client"),
+        ("source.trustDomain", "cluster.local"),
+        ("destination.ip", "127.0.0.1"),
+        ("destination.port", "80"),
+    ] {
+        for layer in [Layer::Http, Layer::Tcp] {
+            let allowed = |values: &[&str], not_values: &[&str]| {
+                let rule = when(key, values, not_values);
+                let rules = compiled(&policy(Action::Allow, "a", vec![rule]), layer);
+                assert_eq!(rules.findings(), []);
+                is_allowed(&rules, CLIENT, 80)
+            };
+            assert!(allowed(&[value], &[]), "{key} (S-143)");
+            assert!(!allowed(&[], &[value]), "{key}");
+            assert!(!allowed(&[value], &[value]), "{key} (S-115)");
+        }
+    }
+}
+
+#[test]
+fn a_bad_value_of_a_condition_closes() {
+    for (key, value) in [
+        ("source.ip", "10.0.0.0/33"),
+        ("destination.port", "http"),
+        ("source.serviceAccount", "a/b/c"),
+        ("source.trustDomain", "a*b"),
     ] {
         for action in [Action::Allow, Action::Deny] {
-            let rules = compiled(
-                &policy(action, "p", vec![from(source.clone())]),
-                Layer::Http,
-            );
-            assert!(!is_allowed(&rules, CLIENT, 80), "{action:?} {source:?}");
+            let rules = vec![when(key, &[], &[value])];
+            let rules = compiled(&policy(action, "p", rules), Layer::Http);
+            assert!(!is_allowed(&rules, CLIENT, 80), "{action:?} {key}");
             assert_eq!(rules.findings().len(), 1);
         }
+    }
+}
+
+#[test]
+fn conditions_on_identity_mean_all_aliases() {
+    let mesh = MeshConfig {
+        trust_domain: "new-td".into(),
+        trust_domain_aliases: texts(&["old-td"]),
+        ..MeshConfig::default()
+    };
+    for (key, value) in [
+        ("source.principal", "old-td/ns/stock/sa/client"),
+        ("source.trustDomain", "old-td"),
+    ] {
+        let allow = policy(Action::Allow, "a", vec![when(key, &[value], &[])]);
+        let rules = compile(&[&allow], &mesh, Layer::Http);
+        let allowed = is_allowed(&rules, "new-td/ns/stock/sa/client", 80);
+        assert!(allowed, "{key} (S-88, S-130)");
     }
 }
 

@@ -1,10 +1,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::tables::{Begun, Value, Whole};
 use super::*;
 use crate::api::authorization_policy::{self as api, Action, Operation, Source};
 use crate::api::mesh_config::MeshConfig;
 use crate::authz::compile::{Layer, compile};
-use crate::authz::test_policies::{from, methods, paths, policy, principals, texts, to};
+use crate::authz::test_policies::{
+    from, methods, paths, policy, principals, texts, to, token, when,
+};
 use crate::authz::{HttpAttributes, Listener, PolicyId, evaluate};
 use crate::http::head::Fields;
 
@@ -21,6 +24,16 @@ impl Listener for Asked {
 }
 
 fn asked(rules: Vec<api::Rule>, principal: &str, path: &str) -> usize {
+    asked_with(rules, principal, path, Fields::listed(&[]), None)
+}
+
+fn asked_with(
+    rules: Vec<api::Rule>,
+    principal: &str,
+    path: &str,
+    fields: Fields<'_>,
+    claims: Option<&Claims>,
+) -> usize {
     let policy = policy(Action::Deny, "d", rules);
     let rules = compile(&[&policy], &MeshConfig::default(), Layer::Http);
     let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -30,13 +43,13 @@ fn asked(rules: Vec<api::Rule>, principal: &str, path: &str) -> usize {
         remote_ip: peer,
         destination_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         destination_port: 8080,
-        sni: None,
+        sni: Some("api.shop"),
         http: Some(HttpAttributes {
             method: "GET",
             path: path.as_bytes(),
             authority: b"API.shop",
-            fields: Fields::listed(&[]),
-            claims: None,
+            fields,
+            claims,
         }),
     };
     let mut asked = Asked::default();
@@ -182,33 +195,238 @@ fn nested_prefixes_and_exact_paths_are_all_found() {
 
 #[test]
 fn rules_without_a_key_are_always_asked() {
-    let rules = vec![
-        to(paths(&["*.png"])),
+    let mut rules = vec![
+        to(paths(&["*"])),
         to(paths(&["/*"])),
-        from(principals(&["td/*"])),
+        from(Source {
+            not_principals: texts(&["x"]),
+            ..Source::default()
+        }),
+        to(Operation {
+            hosts: texts(&["a", "*"]),
+            ..Operation::default()
+        }),
     ];
-    let mut rules: Vec<api::Rule> = rules;
     for rule in &mut rules {
-        for operation in &mut rule.to {
-            operation.not_methods = texts(&["GET"]);
-        }
+        let mut operation = rule.to.pop().unwrap_or_default();
+        operation.not_methods = texts(&["GET"]);
+        rule.to.push(operation);
     }
-    rules[2].from[0].trust_domains = texts(&["other"]);
-    assert_eq!(asked(rules, "td/ns/a/sa/b", "/x"), 3);
+    assert_eq!(asked(rules, "td/ns/a/sa/b", "/x"), 4);
+}
+
+/// Rules that match nothing, each with one of these sources.
+fn sources(of: impl Fn(usize) -> Source) -> Vec<api::Rule> {
+    thousand(|i| api::Rule {
+        to: vec![methods(&["POST"])],
+        ..from(of(i))
+    })
+}
+
+/// Rules that match nothing, each with one of these conditions.
+fn conditions(key: &str, value: impl Fn(usize) -> String) -> Vec<api::Rule> {
+    thousand(|i| api::Rule {
+        to: vec![methods(&["POST"])],
+        ..when(key, &[&value(i)], &[])
+    })
 }
 
 #[test]
-fn a_table_finds_what_was_put_in_and_nothing_else() {
-    let mut table = Table::default();
-    for (at, text) in (0..).zip(["", "a", "aa", "b"]) {
-        table.push(text.as_bytes(), vec![at]);
+fn of_a_thousand_ends_and_beginnings_those_of_the_value_are_asked() {
+    let ends = sources(|i| principals(&[&format!("*/sa/s{i}")]));
+    assert_eq!(asked(ends.clone(), "td/ns/a/sa/s77", "/"), 1);
+    assert_eq!(asked(ends, "td/ns/a/sa/x", "/"), 0);
+    let begins = sources(|i| principals(&[&format!("td/ns/n{i}/*")]));
+    assert_eq!(asked(begins, "td/ns/n77/sa/s", "/"), 1);
+    let ends = thousand(|i| {
+        let mut rule = to(paths(&[&format!("*.{i}.png")]));
+        rule.to[0].methods = texts(&["POST"]);
+        rule
+    });
+    assert_eq!(asked(ends, "td", "/a.77.png"), 1);
+    for (host, own) in [("*.{}.shop", "*PI.SHOP"), ("{}.*", "aPi.*")] {
+        let mut rules = thousand(|i| {
+            to(Operation {
+                hosts: texts(&[&host.replace("{}", &i.to_string())]),
+                ..methods(&["POST"])
+            })
+        });
+        assert_eq!(asked(rules.clone(), "td", "/"), 0, "{host}");
+        rules[3].to[0].hosts = texts(&[own]);
+        assert_eq!(asked(rules, "td", "/"), 1, "{host}");
     }
-    assert_eq!(table.get(b""), [0]);
-    assert_eq!(table.get(b"aa"), [2]);
-    assert_eq!(table.get(b"b"), [3]);
-    for absent in ["ab", "c", "A"] {
-        assert_eq!(table.get(absent.as_bytes()), [0u32; 0], "{absent}");
+}
+
+#[test]
+fn of_a_thousand_accounts_of_one_namespace_one_is_asked() {
+    let rules = sources(|i| Source {
+        service_accounts: texts(&[&format!("a/s{i}")]),
+        ..Source::default()
+    });
+    assert_eq!(asked(rules.clone(), "td/ns/a/sa/s5", "/"), 1);
+    assert_eq!(asked(rules.clone(), "td/ns/a/x/sa/s5/y", "/"), 1);
+    assert_eq!(asked(rules.clone(), "td/ns/b/sa/s5", "/"), 0);
+    let many = format!("td{}/sa/s5", "/ns/a/sa/s6".repeat(20));
+    assert_eq!(asked(rules, &many, "/"), 1000, "a made-up principal");
+}
+
+#[test]
+fn of_a_thousand_beginnings_of_namespaces_and_of_trust_domains_one_is_asked() {
+    let rules = sources(|i| Source {
+        namespaces: texts(&[&format!("n{i}-*")]),
+        ..Source::default()
+    });
+    assert_eq!(asked(rules, "td/ns/n5-x/sa/s", "/"), 1);
+    let rules = sources(|i| Source {
+        trust_domains: texts(&[&format!("td{i}.example")]),
+        ..Source::default()
+    });
+    assert_eq!(asked(rules, "td5.example/ns/a/sa/s", "/"), 1);
+}
+
+#[test]
+fn of_a_thousand_values_of_a_header_those_of_each_line_are_asked() {
+    let rules = conditions("request.headers[X-User]", |i| format!("u{i}"));
+    let fields: [(&[u8], &[u8]); 3] = [(b"x-other", b"u3"), (b"x-user", b"u4"), (b"X-USER", b"u5")];
+    let asked = |rules: &[api::Rule], fields: &[(&[u8], &[u8])]| {
+        asked_with(rules.to_vec(), "td", "/", Fields::listed(fields), None)
+    };
+    assert_eq!(asked(&rules, &fields), 2, "S-145");
+    assert_eq!(asked(&rules, &fields[..1]), 0);
+    let names: Vec<_> = (0..1000).map(|i| format!("x-{i}")).collect();
+    let rules = thousand(|i| when(&format!("request.headers[{}]", names[i]), &["v"], &[]));
+    assert_eq!(asked(&rules, &[(b"X-77", b"other"), (b"x-78", b"w")]), 0);
+    assert_eq!(asked(&rules, &[(b"X-77", b"v")]), 1);
+
+    let rules = conditions("request.headers[cookie]", |i| format!("a={i}; b"));
+    let cookies: [(&[u8], &[u8]); 2] = [(b"cookie", b"a=7"), (b"cookie", b"b")];
+    assert_eq!(asked(&rules, &cookies), 1, "one value, looked up once");
+}
+
+#[test]
+fn of_a_thousand_values_of_a_claim_those_in_the_token_are_asked() {
+    let claims = token(r#"{"iss": "i", "sub": "s7", "groups": ["g3", 4, "g5"], "a": {"b": "c6"}}"#);
+    let asked =
+        |rules: Vec<api::Rule>| asked_with(rules, "td", "/", Fields::listed(&[]), Some(&claims));
+    let groups = "request.auth.claims[groups]";
+    assert_eq!(asked(conditions(groups, |i| format!("g{i}"))), 2);
+    let nested = "request.auth.claims[a][b]";
+    assert_eq!(asked(conditions(nested, |i| format!("c{i}"))), 1);
+    assert_eq!(
+        asked(conditions("request.auth.principal", |i| format!("i/s{i}"))),
+        1
+    );
+    assert_eq!(
+        asked(conditions("request.auth.principal", |i| format!("*/s{i}"))),
+        1
+    );
+    assert_eq!(
+        asked(conditions("request.auth.principal", |i| format!("i{i}/*"))),
+        0
+    );
+    let names = thousand(|i| when(&format!("request.auth.claims[a][n{i}]"), &["x"], &[]));
+    assert_eq!(asked(names), 0);
+}
+
+#[test]
+fn of_a_thousand_conditions_on_the_connection_those_that_hold_are_asked() {
+    for (key, value) in [
+        ("connection.sni", "{}.shop"),
+        ("destination.port", "{}"),
+        ("destination.ip", "127.0.0.1"),
+    ] {
+        let mut rules = conditions(key, |i| match key {
+            "destination.ip" => format!("10.0.{}.{}", i / 256, i % 256),
+            _ => value.replace("{}", &i.to_string()),
+        });
+        assert_eq!(asked(rules.clone(), "td", "/"), 0, "{key}");
+        let own = match key {
+            "connection.sni" => "api.shop",
+            "destination.port" => "8080",
+            _ => value,
+        };
+        rules[4].when[0].values = texts(&[own]);
+        assert_eq!(asked(rules, "td", "/"), 1, "{key}");
     }
-    assert_eq!(table.get_any_case(b"AA"), [2]);
-    assert_eq!(Table::default().get(b""), [0u32; 0]);
+    let rules = conditions("experimental.envoy.filters.a[b]", |i| i.to_string());
+    assert_eq!(asked(rules, "td", "/"), 0, "S-153");
+}
+
+#[test]
+fn of_a_thousand_rules_that_share_each_field_the_fields_together_find_one() {
+    let rules = thousand(|i| {
+        let mut rule = from(principals(&[&format!("td/ns/a/sa/s{}", i % 32)]));
+        rule.to = vec![paths(&[&format!("/api/{}/*", i / 32)])];
+        rule.to[0].methods = texts(&["POST"]);
+        rule
+    });
+    assert_eq!(asked(rules.clone(), "td/ns/a/sa/s3", "/api/7/x"), 1);
+    assert_eq!(asked(rules, "td/ns/a/sa/s3", "/x"), 0);
+    let rules = thousand(|i| {
+        let mut rule = from(principals(&[&format!("td/ns/a/sa/s{}", i % 10)]));
+        rule.from.push(principals(&["td/ns/a/sa/all"]));
+        rule.to = vec![paths(&[&format!("/{}", i / 10 % 10)])];
+        rule.to[0].methods = texts(&["POST"]);
+        rule.when = when("request.headers[x]", &[&format!("v{}", i / 100)], &[]).when;
+        rule
+    });
+    let fields: [(&[u8], &[u8]); 1] = [(b"x", b"v5")];
+    for (principal, expected) in [("s3", 1), ("all", 10), ("none", 0)] {
+        let principal = format!("td/ns/a/sa/{principal}");
+        let asked = asked_with(
+            rules.clone(),
+            &principal,
+            "/4",
+            Fields::listed(&fields),
+            None,
+        );
+        assert_eq!(asked, expected, "{principal}");
+    }
+}
+
+/// Which of the texts are found, as beginnings or as themselves.
+fn found(texts: &[&str], value: &impl Value) -> Vec<u32> {
+    let mut begun = Begun::default();
+    for (at, text) in (0..).zip(texts) {
+        let list = |at| List {
+            members: vec![at],
+            nested: None,
+        };
+        begun.push(text.as_bytes(), list(at), list(at + 100));
+    }
+    let attributes = Attributes {
+        principal: None,
+        source_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        remote_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        destination_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        destination_port: 80,
+        sni: None,
+        http: None,
+    };
+    let mut found = Vec::new();
+    let mut search = Search {
+        attributes: &attributes,
+        visit: |list: &[u32]| found.extend(list),
+    };
+    begun.visit(value, &mut search);
+    found.sort_unstable();
+    found
+}
+
+#[test]
+fn a_table_finds_what_the_value_is_and_what_begins_it() {
+    let texts = ["", "a", "aa", "ab", "b"];
+    for (value, expected) in [
+        ("", &[0, 100][..]),
+        ("a", &[1, 100, 101]),
+        ("aa", &[2, 100, 101, 102]),
+        ("aaa", &[100, 101, 102]),
+        ("ac", &[100, 101]),
+        ("c", &[100]),
+        ("A", &[100]),
+    ] {
+        assert_eq!(found(&texts, &Whole(value.as_bytes())), expected, "{value}");
+        assert_eq!(found(&texts, &Bytes(value.bytes())), expected, "{value}");
+    }
+    assert_eq!(found(&[], &Whole(b"a")), [0u32; 0]);
 }

@@ -251,3 +251,92 @@ fn a_set_of_texts_takes_what_one_of_them_takes() {
         assert_eq!(any_case, taken_in_any_case, "{value}");
     }
 }
+
+fn request_principal(pattern: &str, issuer: &str, subject: &str) -> bool {
+    RequestPrincipal::parse(pattern).matches(Some(issuer), Some(subject))
+}
+
+#[test]
+fn a_request_principal_is_split_at_its_last_slash() {
+    let issuer = "https://accounts.example/v2";
+    let pattern = "https://accounts.example/v2/alice";
+    assert!(request_principal(pattern, issuer, "alice"), "S-131");
+    assert!(!request_principal(
+        pattern,
+        "https://accounts.example",
+        "v2/alice"
+    ));
+    assert!(request_principal(
+        "https://accounts.example/v2/*",
+        issuer,
+        "x"
+    ));
+    assert!(!request_principal(
+        "https://accounts.example/*",
+        issuer,
+        "x"
+    ));
+}
+
+#[test]
+fn stars_of_a_request_principal_count_at_one_end() {
+    for (pattern, issuer, subject, taken) in [
+        ("*", "i", "s", true),
+        ("*", "", "s", false),
+        ("*", "i", "", false),
+        ("*/s", "any", "s", true),
+        ("*/s", "", "s", false),
+        ("*/s", "any", "xs", false),
+        ("*i/s", "xi", "s", true),
+        ("*i/s", "ix", "s", false),
+        ("i/*", "i", "any", true),
+        ("i/*", "i", "", false),
+        ("i/*", "ix", "any", false),
+        ("i/s*", "i", "sx", true),
+        ("i/s*", "i", "xs", false),
+        ("*s", "any", "xs", true),
+        ("*s", "xs", "any", false),
+        ("i*", "ix", "any", true),
+        ("i*", "xi", "any", false),
+        ("i", "i", "", true),
+        ("i", "i", "s", false),
+        ("*i/s*", "xi", "s*", true),
+        ("*i/s*", "xi", "sx", false),
+        ("*/*", "any", "*", true),
+        ("*/*", "any", "s", false),
+        ("i*/s", "i*", "s", true),
+        ("i*/s", "ix", "s", false),
+        ("**", "any", "a*", true),
+        ("/*", "", "s", true),
+        ("i/", "i", "", true),
+    ] {
+        let matched = request_principal(pattern, issuer, subject);
+        assert_eq!(matched, taken, "{pattern} {issuer}/{subject} (S-131)");
+    }
+    let sub = "user@example.com";
+    assert!(request_principal("*@example.com", "issuer", sub), "S-132");
+}
+
+#[test]
+fn without_both_claims_no_request_principal_matches() {
+    let any = RequestPrincipal::parse("*");
+    assert!(!any.matches(None, Some("s")), "S-133");
+    assert!(!any.matches(Some("i"), None));
+    assert!(!RequestPrincipal::parse("i").matches(Some("i"), None));
+}
+
+#[test]
+fn a_value_in_pieces_is_taken_like_one_in_one_piece() {
+    let patterns = ["b", "a", "c*", "*d", "*efg"];
+    let set = Texts::new(patterns.map(Text::of_header));
+    for value in [
+        "", "a", "ab", "b", "c", "cx", "d", "xd", "xdx", "fg", "xefg",
+    ] {
+        let whole = set.matches(value.as_bytes());
+        assert_eq!(set.matches_bytes(value.bytes()), whole, "{value}");
+    }
+    for (pattern, value, taken) in [("*", "", false), ("*", "a", true)] {
+        let set = Texts::new([Text::of_value(pattern)]);
+        assert_eq!(set.matches_bytes(value.bytes()), taken);
+    }
+}

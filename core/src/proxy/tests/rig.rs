@@ -151,6 +151,7 @@ impl Rig {
                 records: true,
                 authorization_policies: Arc::new(loaded.authorization_policies),
                 peer_authentications: Arc::default(),
+                request_authentications: Arc::new(loaded.request_authentications),
             }],
             outbound: vec![OutboundSource {
                 listener: 2,

@@ -30,6 +30,7 @@ fn inbound(port: u16) -> (u16, Arc<InboundPort>) {
         upstream: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
         from: None,
         cluster: format!("inbound|{port}||"),
+        authn: Default::default(),
         http: rules(Layer::Http),
         tcp: rules(Layer::Tcp),
         normalization: Normalization::Base,

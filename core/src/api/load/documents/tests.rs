@@ -242,7 +242,6 @@ fn a_slip_in_the_kind_or_its_version_is_never_skipped() {
 #[test]
 fn what_is_valid_and_not_enforced_refuses_everything() {
     for (version, kind) in [
-        ("security.istio.io/v1", "RequestAuthentication"),
         ("networking.istio.io/v1", "DestinationRule"),
         ("networking.istio.io/v1", "VirtualService"),
         ("gateway.networking.k8s.io/v1", "HTTPRoute"),
