@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use self::keys::{Form, Key, Offer, Side, Slot};
-use self::tables::{Bytes, List, Lists, Networks, Ports, Texts, segments};
+use self::tables::{Begun, Bytes, List, Lists, Networks, Ports, Texts, segments};
 use super::attributes::{Attributes, HttpAttributes};
 use super::header::{Name, is_seen};
 use super::rule::Rule;
@@ -420,17 +420,13 @@ struct Draft {
 
 impl Draft {
     fn finish(self) -> Texts {
-        let mut texts = Texts {
+        let begun = self.begun.into_iter();
+        let ended = self.ended.into_iter();
+        Texts {
+            begun: Begun::new(begun.map(|(text, (exact, prefix))| (text, exact, prefix))),
+            ended: Begun::new(ended.map(|(text, list)| (text, List::default(), list))),
             any: self.any,
-            ..Texts::default()
-        };
-        for (text, (exact, prefix)) in self.begun {
-            texts.begun.push(&text, exact, prefix);
         }
-        for (text, list) in self.ended {
-            texts.ended.push(&text, List::default(), list);
-        }
-        texts
     }
 }
 

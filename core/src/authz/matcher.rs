@@ -150,8 +150,9 @@ impl Texts {
 
     /// As `matches`, for a value that does not lie in one piece.
     pub(super) fn matches_bytes(&self, value: impl Iterator<Item = u8> + Clone) -> bool {
-        let exact = |text: &Box<[u8]>| text.iter().copied().cmp(value.clone());
-        self.exact.binary_search_by(exact).is_ok()
+        self.exact
+            .binary_search_by(|text| text.iter().copied().cmp(value.clone()))
+            .is_ok()
             || self
                 .more
                 .iter()

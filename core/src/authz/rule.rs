@@ -3,7 +3,7 @@
 use super::attributes::{Attributes, HttpAttributes};
 use super::header::{Lines, Name};
 use super::id::PolicyId;
-use super::listener::{Actual, Comparison, Field, Listener, Part};
+use super::listener::{Actual, Comparison, Field, Listener, Part, tell};
 use super::matcher::{Blocks, Namespace, RequestPrincipal, ServiceAccount, Texts, TrustDomain};
 use super::template::Template;
 use crate::authn::Claims;
@@ -69,9 +69,9 @@ impl Rule {
         attributes: &Attributes<'_>,
         listener: &mut L,
     ) -> bool {
-        listener.rule(&self.id);
+        tell!(listener.rule(&self.id));
         let matched = if let Some(reason) = &self.void {
-            listener.void(reason);
+            tell!(listener.void(reason));
             false
         } else {
             let mut matched = true;
@@ -83,7 +83,7 @@ impl Rule {
             }
             matched
         };
-        listener.outcome(matched);
+        tell!(listener.outcome(matched));
         matched
     }
 
@@ -105,7 +105,7 @@ fn any<L: Listener>(
 ) -> bool {
     let mut matched = alternatives.is_empty();
     for alternative in alternatives {
-        listener.alternative(part);
+        tell!(listener.alternative(part));
         matched |= alternative.matches(attributes, listener);
         if matched && !L::EVERYTHING {
             break;
@@ -130,7 +130,7 @@ impl Alternative {
 impl Clause {
     fn matches<L: Listener>(&self, attributes: &Attributes<'_>, listener: &mut L) -> bool {
         let matched = self.patterns.any_matches(attributes) != self.negated;
-        listener.comparison(&Comparison {
+        tell!(listener.comparison(&Comparison {
             field: match self.key {
                 Some(_) => Field::When,
                 None => self.patterns.field(),
@@ -140,7 +140,7 @@ impl Clause {
             patterns: &self.written,
             actual: self.patterns.actual(attributes),
             matched,
-        });
+        }));
         matched
     }
 }
