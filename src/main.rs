@@ -12,7 +12,9 @@ mod machine;
 mod mesh;
 mod say;
 mod sidecar;
+mod token;
 mod up;
+mod validate;
 mod walkthrough;
 
 use std::process::ExitCode;
@@ -40,8 +42,13 @@ enum Command {
     Exec(exec::Arguments),
     /// Runs a sidecar from one static file. SIGHUP reads everything again, SIGTERM drains.
     Sidecar(sidecar::Arguments),
+    /// Makes keys and JSON Web Tokens, and reads tokens.
+    #[command(subcommand)]
+    Token(token::Command),
     /// Starts a mesh on this machine from Kubernetes and Istio YAML. Stays until Ctrl-C.
     Up(up::Arguments),
+    /// Says whether Kubernetes and Istio YAML is valid, without a mesh, as `istioctl validate -f`.
+    Validate(validate::Arguments),
     /// Runs the commands of a walk-through and compares what they print.
     Walkthrough(walkthrough::Arguments),
 }
@@ -64,7 +71,9 @@ fn main() -> ExitCode {
         Command::Delete(arguments) => delete::run(arguments),
         Command::Exec(arguments) => exec::run(arguments),
         Command::Sidecar(arguments) => sidecar::run(arguments),
+        Command::Token(command) => token::run(command),
         Command::Up(arguments) => up::run(arguments),
+        Command::Validate(arguments) => validate::run(arguments),
         Command::Walkthrough(arguments) => walkthrough::run(arguments),
     };
     match outcome {

@@ -2,6 +2,8 @@
 //!
 //! This is the only module that makes a [`Permit`]; opening an upstream consumes one.
 
+mod believed;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +18,8 @@ use crate::clock::UnixTime;
 use crate::http::head::{Fields, Known};
 use crate::path::{self, Normalization};
 use crate::snapshot::{InboundPort, OutboundPort};
+
+pub use believed::believed;
 
 /// Proof that the policies allow this request or connection. Cannot be made elsewhere, cannot be copied.
 #[derive(Debug)]
@@ -177,12 +181,14 @@ pub fn inbound_request<'a>(
         Ok(path) => path,
         Err(denial) => return Verdict::Deny(denial, request.path.into()),
     };
+    let tls = caller.principal.is_some();
+    let fields = believed(request.fields, tls);
     let presented = Presented {
         method: request.method,
         path: &path,
         authority: request.authority,
-        tls: caller.principal.is_some(),
-        fields: request.fields,
+        tls,
+        fields,
     };
     let authenticated = match authenticate(&port.authn, &presented, now, cache, listener) {
         Ok(authenticated) => authenticated,
@@ -205,7 +211,7 @@ pub fn inbound_request<'a>(
         &Attributes {
             principal: caller.principal,
             source_ip: caller.peer.ip(),
-            remote_ip: remote_ip(request.fields, caller.peer.ip()),
+            remote_ip: remote_ip(fields, caller.peer.ip()),
             destination_ip: caller.reached,
             destination_port: port.port,
             sni: caller.sni,
@@ -213,7 +219,7 @@ pub fn inbound_request<'a>(
                 method: request.method,
                 path: path::without_query(&path),
                 authority: request.authority,
-                fields: effects.fields(request.fields),
+                fields: effects.fields(fields),
                 claims: claims.as_deref(),
             }),
         },

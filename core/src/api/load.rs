@@ -146,6 +146,14 @@ pub fn load_objects(
     })
 }
 
+/// What is to be said about all that a mesh is made of, read as [`load_objects`] reads it, enforced here or not.
+///
+/// Valid is what yields no error. Kinds without rules to judge them by yield errors with [`Cause::NotJudged`].
+pub fn validate_objects(texts: &[Text], default_namespace: &str, strict: bool) -> Vec<Finding> {
+    let mut loader = Loader::new(Goal::Objects, default_namespace);
+    run(&mut loader, texts, Purpose::Validate, strict)
+}
+
 /// Reads which objects texts name, for their removal: `apiVersion`, `kind` and `metadata` alone count.
 ///
 /// A kind that no mesh holds is an error, as are two of one key.

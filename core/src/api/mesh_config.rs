@@ -1,5 +1,7 @@
 //! `meshConfig`: what of it this project reads.
 
+mod providers;
+
 use crate::path::Normalization;
 
 use super::load::grammar;
@@ -92,7 +94,7 @@ impl MeshConfig {
         let tls = message.message("mesh_mTLS");
         config.tls13_only =
             tls.and_then(|tls| tls.choice("min_protocol_version")) == Some("TLSV1_3");
-        check_providers(&message, report);
+        providers::check(&message, report);
         report_unenforced(&message, report);
         (report.errors() == before).then_some(config)
     }
@@ -163,84 +165,6 @@ fn check_trust_domain(domain: &str, place: Place, report: &mut Report) {
     }
 }
 
-/// External authorizers (S-240, S-241, S-245).
-fn check_providers(message: &Checked<'_, '_, '_>, report: &mut Report) {
-    let mut names: Vec<&str> = Vec::new();
-    for provider in message.messages("extension_providers") {
-        match provider.text("name") {
-            None => report.invalid(
-                provider.place(),
-                "a provider has no `name`",
-                "name it; policies refer to it",
-            ),
-            Some((name, place)) => {
-                if names.contains(&name) {
-                    report.invalid(
-                        place,
-                        format!("a second provider named `{name}`"),
-                        "rename one of them",
-                    );
-                }
-                names.push(name);
-            }
-        }
-        for authorizer in ["envoy_ext_authz_http", "envoy_ext_authz_grpc"] {
-            if let Some(authorizer) = provider.message(authorizer) {
-                check_authorizer(&authorizer, report);
-            }
-        }
-    }
-}
-
-fn check_authorizer(authorizer: &Checked<'_, '_, '_>, report: &mut Report) {
-    if authorizer.text("service").is_none() {
-        report.invalid(
-            authorizer.place(),
-            "the provider has no `service`",
-            "name the host of the authorizer",
-        );
-    }
-    if !authorizer
-        .integer("port")
-        .is_some_and(|port| (1..=65_535).contains(&port))
-    {
-        let place = authorizer
-            .node("port")
-            .map_or_else(|| authorizer.place(), |node| node.place);
-        report.invalid(
-            place,
-            "the provider has no port from 1 to 65535",
-            "add `port`",
-        );
-    }
-    if let Some((status, place)) = authorizer.text("status_on_error") {
-        let valid = status
-            .parse::<u16>()
-            .is_ok_and(|status| (100..600).contains(&status));
-        if !valid {
-            report.invalid(
-                place,
-                format!("`{status}` is no status"),
-                "write a number like \"503\"",
-            );
-        }
-    }
-    for list in [
-        "include_request_headers_in_check",
-        "include_headers_in_check",
-    ] {
-        for (name, place) in authorizer.texts(list) {
-            if name == "*" {
-                report.invalid(
-                    place,
-                    "`*` alone stands for no header",
-                    "name headers, or use `x-*`",
-                );
-            }
-        }
-    }
-}
-
 /// What would change who may do what if anything acted on it.
 fn report_unenforced(message: &Checked<'_, '_, '_>, report: &mut Report) {
     let mut refuse = |node: Option<&Node>, what: &str| {
@@ -251,10 +175,6 @@ fn report_unenforced(message: &Checked<'_, '_, '_>, report: &mut Report) {
     refuse(message.node("ca_certificates"), "caCertificates");
     refuse(message.node("discovery_selectors"), "discoverySelectors");
     refuse(message.node("tls_defaults"), "tlsDefaults");
-    for provider in message.messages("extension_providers") {
-        refuse(provider.node("envoy_ext_authz_http"), "envoyExtAuthzHttp");
-        refuse(provider.node("envoy_ext_authz_grpc"), "envoyExtAuthzGrpc");
-    }
     let switched = |name, value| {
         message
             .node(name)

@@ -162,3 +162,6 @@ impl Cache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

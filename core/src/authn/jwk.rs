@@ -10,7 +10,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
 use super::json;
-use super::jws::{Algorithm, Material};
+use super::jwa::{Algorithm, Material};
 use super::status::Status;
 use crate::limits::{JWKS_KEYS_MAX, JWKS_MAX};
 
@@ -234,22 +234,26 @@ fn ec(jwk: &Map<String, Value>, alg: &str) -> Result<Material, String> {
         }
         (Some(_), _) => return Err("crv is not a text".to_owned()),
     };
-    let (make, size): (fn(&[u8]) -> Option<Material>, usize) = match curve {
-        "P-256" => (Material::p256, 32),
-        "P-384" => (Material::p384, 48),
-        "P-521" => (Material::p521, 66),
+    let size = match curve {
+        "P-256" => 32,
+        "P-384" => 48,
+        "P-521" => 66,
         other => return Err(format!("crv {} is not supported", shown(other))),
     };
     let mut point = vec![4];
     for name in ["x", "y"] {
         let coordinate = integer(jwk, name)?;
-        let zeros = size
-            .checked_sub(coordinate.len())
+        let zeros = usize::checked_sub(size, coordinate.len())
             .ok_or_else(|| format!("{name} is too long for {curve}"))?;
         point.resize(point.len() + zeros, 0);
         point.extend(coordinate);
     }
-    make(&point).ok_or_else(|| format!("x and y are not a point of {curve}"))
+    let material = match curve {
+        "P-256" => Material::p256(&point),
+        "P-384" => Material::p384(&point),
+        _ => Material::p521(&point),
+    };
+    material.ok_or_else(|| format!("x and y are not a point of {curve}"))
 }
 
 fn okp(jwk: &Map<String, Value>, alg: &str) -> Result<Material, String> {

@@ -1,173 +1,166 @@
-//! Signatures of tokens: which algorithms there are, and whether a key made a signature.
-//!
-//! Cryptography ends here. Knows bytes, not claims, and neither the names nor the order of keys.
+//! Signed content in compact form (RFC 7515 §7.1), whatever the content is.
 
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ParsedPublicKey,
-};
-use jsonwebtoken::DecodingKey;
-use jsonwebtoken::crypto::aws_lc;
+use std::borrow::Cow;
+use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use super::json;
+use super::jwa::Algorithm;
+use super::jwk::{Key, KeySet};
 use super::status::Status;
+use crate::limits::TOKEN_MAX;
 
-/// How a token may be signed (S-220). There is no `none`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
-    Rs256,
-    Rs384,
-    Rs512,
-    Ps256,
-    Ps384,
-    Ps512,
-    Es256,
-    Es384,
-    Es512,
-    Hs256,
-    Hs384,
-    Hs512,
-    /// Ed25519 alone.
-    EdDsa,
+/// A header, a payload and a signature, of which the header was read.
+///
+/// `Debug` shows the algorithm alone.
+pub struct Jws<'t> {
+    algorithm: Algorithm,
+    header: Map<String, Value>,
+    payload: &'t [u8],
+    /// `None`: not base64url, which is found after what is wrong with a payload (S-216).
+    signature: Option<Vec<u8>>,
+    /// Header and payload as they were sent, with one dot between them.
+    signed: Cow<'t, [u8]>,
 }
 
-impl Algorithm {
-    pub const ALL: [Self; 13] = [
-        Self::Rs256,
-        Self::Rs384,
-        Self::Rs512,
-        Self::Ps256,
-        Self::Ps384,
-        Self::Ps512,
-        Self::Es256,
-        Self::Es384,
-        Self::Es512,
-        Self::Hs256,
-        Self::Hs384,
-        Self::Hs512,
-        Self::EdDsa,
-    ];
-
-    /// The `alg` of a header or a key.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Rs256 => "RS256",
-            Self::Rs384 => "RS384",
-            Self::Rs512 => "RS512",
-            Self::Ps256 => "PS256",
-            Self::Ps384 => "PS384",
-            Self::Ps512 => "PS512",
-            Self::Es256 => "ES256",
-            Self::Es384 => "ES384",
-            Self::Es512 => "ES512",
-            Self::Hs256 => "HS256",
-            Self::Hs384 => "HS384",
-            Self::Hs512 => "HS512",
-            Self::EdDsa => "EdDSA",
-        }
-    }
-
-    /// The algorithm of this name, which is case-sensitive (RFC 7515 §4.1.1).
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|one| one.name() == name)
-    }
-}
-
-/// What a key verifies with, checked and made ready once.
-pub(super) enum Material {
-    Rsa(DecodingKey),
-    P256(DecodingKey),
-    P384(DecodingKey),
-    P521(ParsedPublicKey),
-    Ed25519(DecodingKey),
-    Secret(DecodingKey),
-}
-
-impl Material {
-    /// `n` and `e`: big-endian, without leading zeros; sizes and evenness are the caller's to judge.
-    pub(super) fn rsa(n: &[u8], e: &[u8]) -> Self {
-        Self::Rsa(DecodingKey::from_rsa_raw_components(n, e))
-    }
-
-    /// `point`: uncompressed, its length that of the curve (RFC 5480 §2.2). `None` if it is not on the curve.
-    pub(super) fn p256(point: &[u8]) -> Option<Self> {
-        ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).ok()?;
-        Some(Self::P256(DecodingKey::from_ec_der(point)))
-    }
-
-    /// As [`Material::p256`].
-    pub(super) fn p384(point: &[u8]) -> Option<Self> {
-        ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).ok()?;
-        Some(Self::P384(DecodingKey::from_ec_der(point)))
-    }
-
-    /// As [`Material::p256`].
-    pub(super) fn p521(point: &[u8]) -> Option<Self> {
-        let key = ParsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point).ok()?;
-        Some(Self::P521(key))
-    }
-
-    pub(super) fn ed25519(key: &[u8; 32]) -> Self {
-        Self::Ed25519(DecodingKey::from_ed_der(key))
-    }
-
-    pub(super) fn secret(secret: &[u8]) -> Self {
-        Self::Secret(DecodingKey::from_secret(secret))
-    }
-
-    /// What the key is, in a word.
-    pub(super) fn kind(&self) -> &'static str {
-        match self {
-            Self::Rsa(_) => "RSA",
-            Self::P256(_) => "P-256",
-            Self::P384(_) => "P-384",
-            Self::P521(_) => "P-521",
-            Self::Ed25519(_) => "Ed25519",
-            Self::Secret(_) => "HMAC",
-        }
-    }
-
-    /// Whether this key made `signature` for `message`, and so by `algorithm`.
+impl<'t> Jws<'t> {
+    /// Takes `text` apart and reads the header.
     ///
-    /// An algorithm of another kind of key, or of another curve (RFC 7518 §3.4), is no error: it does not verify (S-220).
-    /// Fails with `Ed25519WrongLength` alone, which ends the search among keys (S-218).
-    pub(super) fn verifies(
-        &self,
-        algorithm: Algorithm,
-        message: &[u8],
-        signature: &Vec<u8>,
-    ) -> Result<bool, Status> {
-        use jsonwebtoken::Algorithm as Theirs;
-        let (key, theirs) = match (self, algorithm) {
-            (Self::Rsa(key), Algorithm::Rs256) => (key, Theirs::RS256),
-            (Self::Rsa(key), Algorithm::Rs384) => (key, Theirs::RS384),
-            (Self::Rsa(key), Algorithm::Rs512) => (key, Theirs::RS512),
-            (Self::Rsa(key), Algorithm::Ps256) => (key, Theirs::PS256),
-            (Self::Rsa(key), Algorithm::Ps384) => (key, Theirs::PS384),
-            (Self::Rsa(key), Algorithm::Ps512) => (key, Theirs::PS512),
-            (Self::P256(key), Algorithm::Es256) => (key, Theirs::ES256),
-            (Self::P384(key), Algorithm::Es384) => (key, Theirs::ES384),
-            (Self::P521(key), Algorithm::Es512) => {
-                return Ok(key.verify_sig(message, signature).is_ok());
-            }
-            (Self::Secret(key), Algorithm::Hs256) => (key, Theirs::HS256),
-            (Self::Secret(key), Algorithm::Hs384) => (key, Theirs::HS384),
-            (Self::Secret(key), Algorithm::Hs512) => (key, Theirs::HS512),
-            (Self::Ed25519(_), Algorithm::EdDsa) if signature.len() != 64 => {
-                return Err(Status::Ed25519WrongLength);
-            }
-            (Self::Ed25519(key), Algorithm::EdDsa) => (key, Theirs::EdDSA),
-            (
-                Self::Rsa(_)
-                | Self::P256(_)
-                | Self::P384(_)
-                | Self::P521(_)
-                | Self::Ed25519(_)
-                | Self::Secret(_),
-                _,
-            ) => return Ok(false),
+    /// Empty sections are not counted, so `h..p.s` is read as `h.p.s` (S-216). Base64url is that of RFC 7515 §2: no padding,
+    /// no stray bits, so that a token can be written in one way only (Envoy takes both). Fails with `BadFormat`, also beyond
+    /// [`TOKEN_MAX`] bytes, `HeaderBadBase64`, `HeaderBadJson`, `HeaderBadAlg`, `AlgNotSupported` or `HeaderBadKid`.
+    pub fn parse(text: &'t [u8]) -> Result<Self, Status> {
+        if text.len() > TOKEN_MAX {
+            return Err(Status::BadFormat);
+        }
+        let mut sections = text
+            .split(|byte| *byte == b'.')
+            .filter(|section| !section.is_empty());
+        let mut next = || sections.next();
+        let (Some(first), Some(payload), Some(last), None) = (next(), next(), next(), next())
+        else {
+            return Err(Status::BadFormat);
         };
-        let Ok(verifier) = (aws_lc::DEFAULT_PROVIDER.verifier_factory)(&theirs, key) else {
-            return Ok(false);
+        let header = decode(first).ok_or(Status::HeaderBadBase64)?;
+        let header = json::object(&header).ok_or(Status::HeaderBadJson)?;
+        let Some(Value::String(alg)) = header.get("alg") else {
+            return Err(Status::HeaderBadAlg);
         };
-        Ok(verifier.verify(message, signature).is_ok())
+        let algorithm = Algorithm::named(alg).ok_or(Status::AlgNotSupported)?;
+        if !header.get("kid").is_none_or(Value::is_string) {
+            return Err(Status::HeaderBadKid);
+        }
+        Ok(Self {
+            algorithm,
+            header,
+            payload,
+            signature: decode(last),
+            signed: signed(text, first, payload),
+        })
+    }
+
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    pub fn header(&self) -> &Map<String, Value> {
+        &self.header
+    }
+
+    /// The `kid`, if there is one that is not empty.
+    pub fn key_id(&self) -> Option<&str> {
+        let kid = self.header.get("kid").and_then(Value::as_str)?;
+        (!kid.is_empty()).then_some(kid)
+    }
+
+    /// The payload as it was sent; it need not be base64url.
+    pub(super) fn payload_section(&self) -> &'t [u8] {
+        self.payload
+    }
+
+    /// The payload, if it is base64url.
+    pub fn payload(&self) -> Option<Vec<u8>> {
+        decode(self.payload)
+    }
+
+    pub(super) fn has_signature(&self) -> bool {
+        self.signature.is_some()
+    }
+
+    /// The key of `keys` that signed this (S-221).
+    ///
+    /// A header with `crit` verifies with none: it says that the content means something else to whoever understands it, and
+    /// nothing that can stand there is understood here (RFC 7515 §4.1.11; Envoy ignores it). Fails with `SignatureBadBase64`,
+    /// `VerificationFails`, `Ed25519WrongLength`, `NoMatchingKey` or `JwksNoValidKey`.
+    pub fn signer<'k>(&self, keys: &'k KeySet) -> Result<&'k Key, Status> {
+        let signature = self.signature.as_ref().ok_or(Status::SignatureBadBase64)?;
+        if self.header.contains_key("crit") {
+            return Err(Status::VerificationFails);
+        }
+        let kid = self.key_id().unwrap_or_default();
+        keys.find(kid, self.algorithm, &self.signed, signature)
+    }
+}
+
+impl fmt::Debug for Jws<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Jws({})", self.algorithm.name())
+    }
+}
+
+fn decode(section: &[u8]) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(section).ok()
+}
+
+/// Header and payload with one dot between them, which is how they stand in `text` unless it has empty sections.
+fn signed<'t>(text: &'t [u8], header: &[u8], payload: &[u8]) -> Cow<'t, [u8]> {
+    let length = header.len() + 1 + payload.len();
+    match text.get(..length) {
+        Some(begin)
+            if begin.starts_with(header)
+                && begin.get(header.len()) == Some(&b'.')
+                && begin.ends_with(payload) =>
+        {
+            Cow::Borrowed(begin)
+        }
+        _ => Cow::Owned([header, b".", payload].concat()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_signed_is_copied_only_if_dots_stand_beside_dots() {
+        for (text, is_copied) in [
+            ("eyJhbGciOiJIUzI1NiJ9.p.AA", false),
+            ("eyJhbGciOiJIUzI1NiJ9.p.AA.", false),
+            ("eyJhbGciOiJIUzI1NiJ9.p..AA", false),
+            ("eyJhbGciOiJIUzI1NiJ9..p.AA", true),
+            (".eyJhbGciOiJIUzI1NiJ9.p.AA", true),
+        ] {
+            let jws = Jws::parse(text.as_bytes()).unwrap();
+            assert_eq!(*jws.signed, *b"eyJhbGciOiJIUzI1NiJ9.p", "{text}");
+            assert_eq!(matches!(jws.signed, Cow::Owned(_)), is_copied, "{text}");
+            assert_eq!(format!("{jws:?}"), "Jws(HS256)");
+            assert_eq!((jws.key_id(), jws.payload()), (None, None));
+        }
+    }
+
+    #[test]
+    fn a_kid_that_is_empty_is_none() {
+        for (header, kid) in [
+            (r#"{"alg":"HS256","kid":""}"#, None),
+            (r#"{"alg":"HS256","kid":"k"}"#, Some("k")),
+        ] {
+            let text = format!("{}.AA.AA", URL_SAFE_NO_PAD.encode(header));
+            let jws = Jws::parse(text.as_bytes()).unwrap();
+            assert_eq!(jws.key_id(), kid);
+            assert_eq!(jws.payload(), Some(vec![0]));
+        }
     }
 }

@@ -8,6 +8,7 @@ mod claims;
 mod effects;
 mod explanation;
 mod json;
+pub mod jwa;
 pub mod jwk;
 pub mod jws;
 mod locate;
@@ -253,3 +254,6 @@ fn realm(request: &Presented<'_>) -> Vec<u8> {
     ]
     .concat()
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,30 +3,24 @@
 //! Reading comes first and is done once; a token that was read can be held against any number of rules. Where it was found,
 //! and what becomes of the request, is said elsewhere.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::json;
+use super::jwa::Algorithm;
 use super::jwk::{Key, KeySet};
-use super::jws::Algorithm;
+use super::jws::Jws;
 use super::status::{Claim, Status};
 use crate::clock::UnixTime;
-use crate::limits::{CLOCK_SKEW, TOKEN_MAX};
+use crate::limits::CLOCK_SKEW;
 
 /// A token that was read. Its signature was not looked at: nothing in it is true yet.
 ///
 /// `Debug` shows the algorithm alone.
 pub struct Token<'t> {
-    algorithm: Algorithm,
-    header: Map<String, Value>,
+    jws: Jws<'t>,
     payload: Map<String, Value>,
-    signature: Vec<u8>,
-    /// Header and payload as they were sent, with one dot between them.
-    signed: Cow<'t, [u8]>,
     payload_segment: &'t str,
     not_before: Option<u64>,
     expiry: Option<u64>,
@@ -45,34 +39,12 @@ pub struct Demand<'r> {
 impl<'t> Token<'t> {
     /// Reads a compact JWS whose payload is a claims set.
     ///
-    /// Empty sections are not counted, so `h..p.s` is read as `h.p.s` (S-216). Base64url is that of RFC 7515 §2: no padding,
-    /// no stray bits, so that a token can be written in one way only. Fails with the first status between `BadFormat`, also
-    /// beyond [`TOKEN_MAX`] bytes, and `SignatureBadBase64`, in the order of [`Status`].
+    /// Fails with the first status between `BadFormat` and `SignatureBadBase64`, in the order of [`Status`].
     pub fn parse(text: &'t [u8]) -> Result<Self, Status> {
-        if text.len() > TOKEN_MAX {
-            return Err(Status::BadFormat);
-        }
-        let mut sections = text
-            .split(|byte| *byte == b'.')
-            .filter(|section| !section.is_empty());
-        let mut next = || sections.next();
-        let (Some(first), Some(second), Some(third), None) = (next(), next(), next(), next())
-        else {
-            return Err(Status::BadFormat);
-        };
-
-        let header = decode(first).ok_or(Status::HeaderBadBase64)?;
-        let header = json::object(&header).ok_or(Status::HeaderBadJson)?;
-        let Some(Value::String(alg)) = header.get("alg") else {
-            return Err(Status::HeaderBadAlg);
-        };
-        let algorithm = Algorithm::named(alg).ok_or(Status::AlgNotSupported)?;
-        if !is_text_or_absent(&header, "kid") {
-            return Err(Status::HeaderBadKid);
-        }
-
-        let payload = decode(second).ok_or(Status::PayloadBadBase64)?;
-        let payload_segment = str::from_utf8(second).map_err(|_| Status::PayloadBadBase64)?;
+        let jws = Jws::parse(text)?;
+        let payload = jws.payload().ok_or(Status::PayloadBadBase64)?;
+        let payload_segment =
+            str::from_utf8(jws.payload_section()).map_err(|_| Status::PayloadBadBase64)?;
         let payload = json::object(&payload).ok_or(Status::PayloadBadJson)?;
         if !is_text_or_absent(&payload, "iss") {
             return Err(Status::IssNotString);
@@ -89,13 +61,12 @@ impl<'t> Token<'t> {
         if !is_audience(payload.get("aud")) {
             return Err(Status::BadAud);
         }
-
+        if !jws.has_signature() {
+            return Err(Status::SignatureBadBase64);
+        }
         Ok(Self {
-            algorithm,
-            header,
+            jws,
             payload,
-            signature: decode(third).ok_or(Status::SignatureBadBase64)?,
-            signed: signed(text, first, second),
             payload_segment,
             not_before,
             expiry,
@@ -103,11 +74,11 @@ impl<'t> Token<'t> {
     }
 
     pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        self.jws.algorithm()
     }
 
     pub fn header(&self) -> &Map<String, Value> {
-        &self.header
+        self.jws.header()
     }
 
     pub fn payload(&self) -> &Map<String, Value> {
@@ -123,12 +94,6 @@ impl<'t> Token<'t> {
         self.payload_segment
     }
 
-    /// The `kid` of the header, if it has one that is not empty.
-    pub fn key_id(&self) -> Option<&str> {
-        let kid = self.header.get("kid").and_then(Value::as_str)?;
-        (!kid.is_empty()).then_some(kid)
-    }
-
     pub fn issuer(&self) -> Option<&str> {
         self.payload.get("iss").and_then(Value::as_str)
     }
@@ -138,8 +103,8 @@ impl<'t> Token<'t> {
         self.expiry
     }
 
-    /// `nbf` in seconds since 1970, fractions cut off.
-    pub fn not_before(&self) -> Option<u64> {
+    /// `nbf` likewise. The token is accepted from [`CLOCK_SKEW`] before it.
+    pub(super) fn not_before(&self) -> Option<u64> {
         self.not_before
     }
 
@@ -163,16 +128,9 @@ impl<'t> Token<'t> {
         Ok(())
     }
 
-    /// The key of `keys` that signed this token (S-221).
-    ///
-    /// A header with `crit` verifies with none: it says that the token means something else to whoever understands it, and
-    /// nothing that can stand there is understood here (RFC 7515 §4.1.11; Envoy ignores it).
+    /// The key of `keys` that signed this token; see [`Jws::signer`].
     pub fn signer<'k>(&self, keys: &'k KeySet) -> Result<&'k Key, Status> {
-        if self.header.contains_key("crit") {
-            return Err(Status::VerificationFails);
-        }
-        let kid = self.key_id().unwrap_or_default();
-        keys.find(kid, self.algorithm, &self.signed, &self.signature)
+        self.jws.signer(keys)
     }
 
     fn has_audience(&self, allowed: &[String]) -> bool {
@@ -190,7 +148,7 @@ impl<'t> Token<'t> {
 
 impl fmt::Debug for Token<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Token({})", self.algorithm.name())
+        write!(f, "Token({})", self.algorithm().name())
     }
 }
 
@@ -205,25 +163,6 @@ pub fn verify(token: &Token<'_>, demand: &Demand<'_>, now: UnixTime) -> Result<(
     }
     token.signer(demand.keys)?;
     Ok(())
-}
-
-fn decode(section: &[u8]) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(section).ok()
-}
-
-/// Header and payload with one dot between them, which is how they stand in `text` unless it has empty sections.
-fn signed<'t>(text: &'t [u8], header: &[u8], payload: &[u8]) -> Cow<'t, [u8]> {
-    let length = header.len() + 1 + payload.len();
-    match text.get(..length) {
-        Some(begin)
-            if begin.starts_with(header)
-                && begin.get(header.len()) == Some(&b'.')
-                && begin.ends_with(payload) =>
-        {
-            Cow::Borrowed(begin)
-        }
-        _ => Cow::Owned([header, b".", payload].concat()),
-    }
 }
 
 fn is_text_or_absent(object: &Map<String, Value>, name: &str) -> bool {

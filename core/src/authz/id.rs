@@ -53,7 +53,11 @@ impl fmt::Display for PolicyId {
 
 /// The response code details, or termination details, of a denial by this rule; `None`: no ALLOW rule matched (S-118).
 pub fn denial_details(policy: Option<&PolicyId>) -> String {
-    let id = policy.map_or("none", PolicyId::as_str);
+    details_of(policy.map_or("none", PolicyId::as_str))
+}
+
+/// The details of a denial by the rule of this id, blanks as `_` (S-118, S-329).
+pub fn details_of(id: &str) -> String {
     let details = format!("rbac_access_denied_matched_policy[{id}]");
     details.replace(|c: char| c.is_ascii_whitespace() || c == '\x0b', "_")
 }

@@ -18,6 +18,7 @@ pub mod id;
 mod index;
 pub mod listener;
 pub mod matcher;
+pub mod pattern;
 mod rule;
 pub mod template;
 #[cfg(test)]

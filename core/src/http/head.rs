@@ -196,6 +196,18 @@ pub struct Field<'a> {
     pub hop_by_hop: bool,
 }
 
+impl<'a> Field<'a> {
+    /// A line of our own, which goes on.
+    fn made(name: &'a [u8], value: &'a [u8]) -> Self {
+        Self {
+            name,
+            value,
+            known: Known::of(name),
+            hop_by_hop: false,
+        }
+    }
+}
+
 /// Values may be tokens or cookies: their length alone is shown.
 impl fmt::Debug for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -295,10 +307,20 @@ fn is_alike(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().map(plain).eq(b.iter().map(plain))
 }
 
+/// A way to look at a head in which some lines are not seen.
+#[derive(Debug)]
+pub struct View {
+    pub hides: fn(&Field<'_>) -> bool,
+    /// Name and value of a line that is seen behind all others.
+    pub also: Option<(&'static [u8], &'static [u8])>,
+}
+
 /// The field lines of a head or a trailer section, in their order.
 #[derive(Clone, Copy)]
 pub struct Fields<'a> {
     lines: Lines<'a>,
+    /// `None`: everything is seen.
+    view: Option<&'static View>,
     /// `None`: as they came.
     changes: Option<&'a Changes>,
 }
@@ -315,6 +337,7 @@ impl<'a> Fields<'a> {
     pub(super) fn read(bytes: &'a [u8], spans: &'a [Span]) -> Self {
         Self {
             lines: Lines::Read { bytes, spans },
+            view: None,
             changes: None,
         }
     }
@@ -323,7 +346,21 @@ impl<'a> Fields<'a> {
     pub fn listed(lines: &'a [(&'a [u8], &'a [u8])]) -> Self {
         Self {
             lines: Lines::Listed(lines),
+            view: None,
             changes: None,
+        }
+    }
+
+    /// The same lines, seen through no view.
+    pub fn whole(self) -> Self {
+        Self { view: None, ..self }
+    }
+
+    /// The same lines, seen through `view` and no other.
+    pub fn through(self, view: &'static View) -> Self {
+        Self {
+            view: Some(view),
+            ..self
         }
     }
 
@@ -336,23 +373,24 @@ impl<'a> Fields<'a> {
     }
 
     pub fn iter(self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
-        let changes = self.changes;
-        let kept = (0..self.lines.len())
+        let Self { view, changes, .. } = self;
+        let own = (0..self.lines.len())
             .filter_map(move |at| self.lines.get(at))
+            .filter(move |field| view.is_none_or(|view| !(view.hides)(field)));
+        let also = view.and_then(|view| view.also);
+        let also = also.map(|(name, value)| Field::made(name, value));
+        let kept = own
+            .chain(also)
             .filter(move |field| changes.is_none_or(|changes| !changes.removes(field.name)));
         let added = changes.map_or(&[][..], |changes| &changes.added);
-        kept.chain(added.iter().map(|(name, value)| Field {
-            name: name.as_bytes(),
-            value,
-            known: Known::of(name.as_bytes()),
-            hop_by_hop: false,
-        }))
+        let added = added.iter();
+        kept.chain(added.map(|(name, value)| Field::made(name.as_bytes(), value)))
     }
 
     pub fn len(self) -> usize {
-        match self.changes {
-            None => self.lines.len(),
-            Some(_) => self.iter().count(),
+        match (self.view, self.changes) {
+            (None, None) => self.lines.len(),
+            _ => self.iter().count(),
         }
     }
 
@@ -362,8 +400,8 @@ impl<'a> Fields<'a> {
 
     /// The value of the first line of `known`.
     pub fn find(self, known: Known) -> Option<&'a [u8]> {
-        let field = match (self.lines, self.changes) {
-            (Lines::Read { spans, .. }, None) => self
+        let field = match (self.lines, self.view, self.changes) {
+            (Lines::Read { spans, .. }, None, None) => self
                 .lines
                 .get(spans.iter().position(|span| span.known == known)?),
             _ => self.iter().find(|field| field.known == known),
@@ -546,3 +584,6 @@ impl fmt::Debug for Trailers<'_> {
         write!(f, "{} trailers", self.fields.len())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -163,7 +163,8 @@ pub(super) fn begin(
     let mut encoded = mem::take(&mut shared.head);
     encoded.clear();
     let own = shared.world.svid.as_deref();
-    let fields = effects.fields(head.lines());
+    let lines = decide::believed(head.lines(), facts.certificate.is_some());
+    let fields = effects.fields(lines);
     let passed = rewrite::Passed {
         head,
         path: &path,

@@ -47,31 +47,13 @@ impl Date {
     }
 }
 
-/// Headers by which a client could steer Envoy itself; no sidecar client may (S-323). `x-envoy-` stands before each.
-const SANITISED: &[&[u8]] = &[
-    b"expected-rq-timeout-ms",
-    b"force-trace",
-    b"hedge-on-per-try-timeout",
-    b"ip-tags",
-    b"max-retries",
-    b"original-url",
-    b"retriable-header-names",
-    b"retriable-status-codes",
-    b"retry-grpc-on",
-    b"retry-on",
-    b"upstream-alt-stat-name",
-    b"upstream-rq-per-try-timeout-ms",
-    b"upstream-rq-timeout-alt-response",
-    b"upstream-rq-timeout-ms",
-];
-
 /// A request that was allowed.
 #[derive(Clone, Copy)]
 pub(super) struct Passed<'a> {
     pub(super) head: &'a RequestHead<'a>,
     /// Normalised (S-180), with its query.
     pub(super) path: &'a [u8],
-    /// The lines of the head, after authentication (S-224, S-225).
+    /// The lines of the head without what is not believed (S-322 to S-324), after authentication (S-224, S-225).
     pub(super) fields: Fields<'a>,
 }
 
@@ -90,7 +72,7 @@ pub(super) fn request(
     out.put(b" HTTP/1.1\r\nhost: ");
     out.put(head.authority.unwrap_or_default());
     out.put(b"\r\n");
-    let (mut has_id, mut has_proto) = (false, false);
+    let mut has_id = false;
     for field in fields.iter() {
         match field.known {
             Known::Host
@@ -100,20 +82,10 @@ pub(super) fn request(
             | Known::Xfcc => continue,
             Known::XRequestId if field.value.is_empty() => continue,
             Known::XRequestId => has_id = true,
-            Known::XForwardedProto => has_proto = true,
-            Known::XEnvoyInternal | Known::XEnvoyPeerMetadata => continue, // S-323, S-324
-            Known::XEnvoyOther if is_sanitised(&field) => continue,
             _ if head.is_hop_by_hop(&field) => continue,
             _ => {}
         }
         put_field(&field, out);
-    }
-    if !has_proto {
-        out.put(if facts.certificate.is_some() {
-            b"x-forwarded-proto: https\r\n"
-        } else {
-            b"x-forwarded-proto: http\r\n"
-        });
     }
     let fresh_id = (!has_id).then(|| rng.uuid());
     if let Some(id) = &fresh_id {
@@ -281,12 +253,4 @@ fn put_number(n: u64, out: &mut impl Out) {
         }
     }
     out.put(&digits[at..]);
-}
-
-fn is_sanitised(field: &Field<'_>) -> bool {
-    const PREFIX: usize = "x-envoy-".len();
-    field
-        .name
-        .get(PREFIX..)
-        .is_some_and(|rest| SANITISED.iter().any(|s| s.eq_ignore_ascii_case(rest)))
 }

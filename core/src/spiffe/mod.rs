@@ -4,6 +4,7 @@
 //! session and no policy: `tls` asks for a verdict about a chain, `authz` compares the resulting id.
 
 mod bundle;
+mod document;
 mod id;
 mod subject;
 mod svid;
@@ -14,6 +15,7 @@ mod x509;
 mod testing;
 
 pub use bundle::{BundleError, TrustBundle};
+pub use document::DocumentError;
 pub use id::{IstioIdentity, SpiffeId, SpiffeIdError, TrustDomain, istio_identity};
 pub use svid::{Svid, SvidFile, SvidLoadError};
 pub use verify::{CHAIN_MAX, VerifyError, verify_client, verify_server};

@@ -296,6 +296,8 @@ fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
 pub(super) struct Authorities {
     now: UnixTime,
     by_name: BTreeMap<String, Authority>,
+    /// Certificates of the mesh that are as S-90 describes them.
+    usual: BTreeMap<String, Identity>,
 }
 
 struct Authority {
@@ -314,12 +316,23 @@ impl Authorities {
         Self {
             now,
             by_name: BTreeMap::new(),
+            usual: BTreeMap::new(),
         }
     }
 
     /// The certificate of an authority, in PEM.
     pub(super) fn root_pem(&mut self, name: &str) -> Result<&str, String> {
         Ok(&self.authority(name)?.root_pem)
+    }
+
+    /// The certificate of a workload as S-90 describes it, always the same one.
+    pub(super) fn issue_once(&mut self, uri: &str) -> Result<Identity, String> {
+        if let Some(identity) = self.usual.get(uri) {
+            return Ok(identity.clone());
+        }
+        let identity = self.issue(&Spec::of(uri))?;
+        self.usual.insert(uri.to_owned(), identity.clone());
+        Ok(identity)
     }
 
     /// A certificate with a new P-256 key.

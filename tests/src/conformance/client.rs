@@ -1,14 +1,9 @@
-//! The probing client: one connection that shakes hands as it is told, and a journal of what it saw.
-//!
-//! It believes any server and sends any certificate: what the server does about that is what is probed. Hands no bytes on
-//! before it is told to, so that a handshake is seen by itself.
+//! TLS of a client that believes any server and sends any certificate, and a journal of what it saw: what the server does
+//! about that is what is looked at.
 
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use meshward_core::id::LinkId;
-use meshward_core::link::{Buf, CloseCause, LinkCommand, LinkEvent};
 use meshward_simulator::crypto::Identity;
 use meshward_simulator::tls::AnyServer;
 use rustls::client::{ResolvesClientCert, Resumption};
@@ -18,12 +13,16 @@ use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, Error, SignatureScheme, SupportedProtocolVersion};
 
-use super::corpus::Version;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::checks::Version;
 
 /// What the client offers.
 #[derive(Debug)]
 pub(super) struct Offer {
-    pub(super) version: Version,
+    /// `None`: 1.2 or 1.3, as the server likes.
+    pub(super) version: Option<Version>,
     pub(super) alpn: Vec<String>,
     pub(super) identity: Option<Identity>,
     pub(super) sni: Option<String>,
@@ -59,9 +58,14 @@ pub(super) struct Journal {
 }
 
 impl Journal {
+    /// The server said that nothing more comes.
+    pub(super) fn is_over(&self) -> bool {
+        self.alert.is_some() || self.notified || self.broken || self.end.is_some()
+    }
+
     /// `handshake` of the corpus format, or a word that it does not have.
     pub(super) fn handshake(&self) -> &'static str {
-        let over = self.alert.is_some() || self.notified || self.broken || self.end.is_some();
+        let over = self.is_over();
         match (self.established, self.end) {
             (true, _) if over => "client_completes",
             (true, _) => "ok",
@@ -89,9 +93,33 @@ impl Journal {
     }
 }
 
-/// The client as a peer of a world.
+/// The names in a server's certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Names {
+    pub(super) uris: Vec<String>,
+    pub(super) dns: Vec<String>,
+}
+
+impl Journal {
+    /// `None`: there was no certificate, or one that is none.
+    pub(super) fn names(&self) -> Option<Names> {
+        let (_, leaf) = X509Certificate::from_der(self.chain.first()?).ok()?;
+        let mut found = Names::default();
+        let names = leaf.subject_alternative_name().ok().flatten();
+        for name in names.map_or(&[][..], |names| &names.value.general_names) {
+            match name {
+                GeneralName::URI(uri) => found.uris.push((*uri).to_owned()),
+                GeneralName::DNSName(dns) => found.dns.push((*dns).to_owned()),
+                _ => {}
+            }
+        }
+        Some(found)
+    }
+}
+
+/// The client's side of one session: wire bytes in, wire bytes out.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct Tls {
     session: Session,
     pub(super) journal: Journal,
 }
@@ -106,98 +134,72 @@ enum Session {
     },
 }
 
-/// The only connection.
-fn link() -> LinkId {
-    LinkId::opened(0, 1)
-}
-
-const READ: LinkCommand = LinkCommand::Read { at_most: 32 * 1024 };
-
-impl Client {
+impl Tls {
     /// Errors are for people: the offer cannot be made.
     pub(super) fn new(offer: Offer, clock: Arc<dyn TimeProvider>) -> Result<Self, String> {
         static ONLY_12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
         static ONLY_13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
-        let session = match offer.version {
-            Version::Tls11 => Session::Old {
-                hello: old_hello(&offer),
-                answer: Vec::new(),
-            },
-            Version::Tls12 => Session::Tls(Box::new(connection(offer, ONLY_12, clock)?)),
-            Version::Tls13 => Session::Tls(Box::new(connection(offer, ONLY_13, clock)?)),
+        let versions = match offer.version {
+            Some(Version::Tls11) => {
+                return Ok(Self {
+                    session: Session::Old {
+                        hello: old_hello(&offer),
+                        answer: Vec::new(),
+                    },
+                    journal: Journal::default(),
+                });
+            }
+            Some(Version::Tls12) => ONLY_12,
+            Some(Version::Tls13) => ONLY_13,
+            None => rustls::DEFAULT_VERSIONS,
         };
         Ok(Self {
-            session,
+            session: Session::Tls(Box::new(connection(offer, versions, clock)?)),
             journal: Journal::default(),
         })
     }
 
-    pub(super) fn connect(&self, to: SocketAddr, out: &mut Vec<(LinkId, LinkCommand)>) {
-        out.push((link(), LinkCommand::Connect { to, from: None }));
-    }
-
-    /// Sends data inside TLS.
-    pub(super) fn send(&mut self, plain: &[u8], out: &mut Vec<(LinkId, LinkCommand)>) {
+    /// Queues data, until the handshake is over if it is not.
+    pub(super) fn say(&mut self, plain: &[u8]) {
         if let Session::Tls(session) = &mut self.session {
             session.set_buffer_limit(None);
             let taken = session.writer().write_all(plain);
             debug_assert!(taken.is_ok(), "a buffer without a limit takes everything");
         }
-        self.flush(out);
     }
 
-    pub(super) fn on(&mut self, event: LinkEvent, out: &mut Vec<(LinkId, LinkCommand)>) {
-        match event {
-            LinkEvent::Accepted { .. } | LinkEvent::Sent(_) => {}
-            LinkEvent::Connected { .. } => {
-                if let Session::Old { hello, .. } = &self.session {
-                    let bytes = Buf::from(hello.clone());
-                    out.push((link(), LinkCommand::Send { bytes, ack: false }));
-                }
-                self.flush(out);
-                out.push((link(), READ));
-            }
-            LinkEvent::Received(bytes) => {
-                self.journal.heard = true;
-                match &mut self.session {
-                    Session::Tls(session) => hear(session, &bytes, &mut self.journal),
-                    Session::Old { answer, .. } => {
-                        answer.extend_from_slice(&bytes);
-                        hear_old(answer, &mut self.journal);
-                    }
-                }
-                self.flush(out);
-                out.push((link(), READ));
-            }
-            LinkEvent::Eof => {
-                self.journal.end.get_or_insert(End::Fin);
-            }
-            LinkEvent::Closed(cause) => {
-                let end = match cause {
-                    CloseCause::Finished | CloseCause::Local => End::Fin,
-                    CloseCause::Reset => End::Reset,
-                    CloseCause::Refused | CloseCause::Unreachable | CloseCause::TimedOut => {
-                        End::Unconnected
-                    }
-                };
-                self.journal.end.get_or_insert(end);
-            }
+    /// Queues close_notify.
+    pub(super) fn finish(&mut self) {
+        if let Session::Tls(session) = &mut self.session {
+            session.send_close_notify();
         }
     }
 
-    fn flush(&mut self, out: &mut Vec<(LinkId, LinkCommand)>) {
-        let Session::Tls(session) = &mut self.session else {
-            return;
-        };
+    /// What is to go out.
+    pub(super) fn wire(&mut self) -> Vec<u8> {
         let mut wire = Vec::new();
-        while session.wants_write() {
-            if session.write_tls(&mut wire).is_err() {
-                break;
+        match &mut self.session {
+            Session::Old { hello, .. } => wire.append(hello),
+            Session::Tls(session) => {
+                while session.wants_write() {
+                    if session.write_tls(&mut wire).is_err() {
+                        break;
+                    }
+                }
             }
         }
-        if !wire.is_empty() {
-            let bytes = Buf::from(wire);
-            out.push((link(), LinkCommand::Send { bytes, ack: false }));
+        wire
+    }
+
+    /// Takes what came; what it says is in the journal.
+    pub(super) fn hear(&mut self, wire: &[u8]) {
+        self.journal.heard = true;
+        match &mut self.session {
+            Session::Tls(session) => hear(session, wire, &mut self.journal),
+            Session::Old { answer, .. } => {
+                answer.extend_from_slice(wire);
+                hear_old(answer, &mut self.journal);
+            }
         }
     }
 }
@@ -347,7 +349,7 @@ mod tests {
     #[test]
     fn the_hello_of_tls_1_1_is_one() {
         let hello = old_hello(&Offer {
-            version: Version::Tls11,
+            version: Some(Version::Tls11),
             alpn: vec!["istio".into(), "h2".into()],
             identity: None,
             sni: Some("a.example".into()),

@@ -1,6 +1,6 @@
 //! Case files and fixtures as typed values, each fault with its file and line.
 //!
-//! Checks of kinds that are not run are read for their id, kind and needs alone. Knows nothing of what a check means.
+//! Knows nothing of what a check means.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use meshward_core::api::load::yaml::{self, Node, Value};
 
-use super::cert::Spec;
-use super::tree::{Fault, Fields, fault, flag, list, number, text, texts};
+use super::checks::{Check, address};
+use super::tree::{Fault, Fields, fault, list, number, text};
 
 /// A file that cannot be read, or not be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +53,8 @@ pub(super) struct Mesh {
     /// Documents of the fixture's resources.
     resources: Vec<Node>,
     pub(super) by_name: BTreeMap<String, Workload>,
+    /// Clients outside of the cluster.
+    pub(super) external: BTreeMap<String, IpAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -81,13 +83,27 @@ pub(super) struct Route {
     pub(super) path: String,
     pub(super) prefix: bool,
     pub(super) status: u16,
-    /// It calls others before it answers.
-    pub(super) calls: bool,
+    /// Made before it answers, in turn.
+    pub(super) calls: Vec<Call>,
+    /// Its answer where one of them got no 200.
+    pub(super) on_call_failure: u16,
+}
+
+/// `GET path` of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) path: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Service {
     pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) headless: bool,
+    /// Said of who may see it.
+    pub(super) export_to: Option<String>,
     pub(super) selector: BTreeMap<String, String>,
     pub(super) ports: Vec<ServicePort>,
 }
@@ -95,72 +111,8 @@ pub(super) struct Service {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServicePort {
     pub(super) name: String,
+    pub(super) port: u16,
     pub(super) target: u16,
-}
-
-#[derive(Debug)]
-pub(super) struct Check {
-    pub(super) id: String,
-    pub(super) line: u32,
-    pub(super) kind: String,
-    pub(super) needs: Vec<String>,
-    pub(super) rule: Vec<String>,
-    /// `None`: a kind that is not run.
-    pub(super) given: Option<Given>,
-    /// Field and value; empty where the kind is not run.
-    pub(super) expect: BTreeMap<String, Node>,
-}
-
-/// What a check of a kind that is run is about.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Given {
-    EffectiveMtls {
-        workload: String,
-        port: u16,
-    },
-    AutoMtls {
-        headless: bool,
-        external: bool,
-        /// Whether each endpoint has the label `security.istio.io/tlsMode: istio`.
-        endpoints: Vec<bool>,
-    },
-    TlsProbe {
-        workload: String,
-        port: u16,
-        client: Box<Client>,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Client {
-    pub(super) version: Version,
-    pub(super) alpn: Vec<String>,
-    pub(super) cert: Option<Spec>,
-    pub(super) sni: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
-    Tls11,
-    Tls12,
-    Tls13,
-}
-
-/// The fields that `expect` of a kind may have.
-fn expectations(given: &Given) -> &'static [&'static str] {
-    match given {
-        Given::EffectiveMtls { .. } => &["mode"],
-        Given::AutoMtls { .. } => &["endpoints"],
-        Given::TlsProbe { .. } => &[
-            "handshake",
-            "alert",
-            "alpn",
-            "peer_uri_san",
-            "peer_dns_san",
-            "curl_exit",
-            "http_status",
-        ],
-    }
 }
 
 /// A file and its only document.
@@ -271,9 +223,39 @@ impl Case {
         };
         fields.end()?;
         for check in &case.checks {
-            case.find_workload(check)?;
+            check.fit(&case)?;
         }
         Ok(case)
+    }
+
+    /// A case without checks: a mesh, resources and fields of `meshConfig`, all but the last in YAML.
+    pub(super) fn made(
+        mesh: &str,
+        resources: &str,
+        config: &[(&str, String)],
+    ) -> Result<Self, String> {
+        let root = |text: &str| {
+            let document = yaml::parse(text).map_err(|wrong| wrong.message)?;
+            document.root.ok_or_else(|| "there is nothing".to_owned())
+        };
+        let mut mesh = Mesh::read(&root(mesh)?).map_err(|fault| fault.message)?;
+        for (name, value) in config {
+            mesh.mesh_config.insert((*name).to_owned(), root(value)?);
+        }
+        let mut documents = Vec::new();
+        if !resources.is_empty() {
+            documents.push(root(resources)?);
+        }
+        Ok(Self {
+            theme: Arc::from(""),
+            id: "made".into(),
+            line: 1,
+            legacy: false,
+            needs: Vec::new(),
+            mesh,
+            resources: documents,
+            checks: Vec::new(),
+        })
     }
 
     /// Every document in force, and whether it is the fixture's.
@@ -281,29 +263,24 @@ impl Case {
         let of_fixture = self.mesh.resources.iter().map(|document| (true, document));
         of_fixture.chain(self.resources.iter().map(|document| (false, document)))
     }
-
-    /// Faults a check about a workload that the mesh does not have.
-    fn find_workload(&self, check: &Check) -> Result<(), Fault> {
-        match &check.given {
-            Some(Given::EffectiveMtls { workload, .. } | Given::TlsProbe { workload, .. })
-                if !self.mesh.by_name.contains_key(workload) =>
-            {
-                Err(Fault {
-                    line: check.line,
-                    message: format!("the mesh has no workload `{workload}`"),
-                })
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 impl Mesh {
     fn read(node: &Node) -> Result<Self, Fault> {
         let mut fields = Fields::of(node, "a mesh")?;
-        for unused in ["about", "external", "authorizers"] {
+        for unused in ["about", "authorizers"] {
             fields.take(unused);
         }
+        let outside = fields.take("external").map_or(Ok(&[][..]), list)?;
+        let client = |node| {
+            let mut fields = Fields::of(node, "a client")?;
+            let client = (
+                fields.text("name")?.to_owned(),
+                address(fields.need("ip")?)?,
+            );
+            fields.end()?;
+            Ok(client)
+        };
         let services = fields.take("services").map_or(Ok(&[][..]), list)?;
         let mut mesh = Self {
             legacy: fields.take("profile").map_or(Ok(false), is_legacy)?,
@@ -317,6 +294,7 @@ impl Mesh {
                 .collect::<Result<_, _>>()?,
             resources: fields.take("resources").map_or(Ok(Vec::new()), documents)?,
             by_name: BTreeMap::new(),
+            external: outside.iter().map(client).collect::<Result<_, _>>()?,
         };
         fields.end()?;
         mesh.settle()?;
@@ -383,9 +361,7 @@ impl Workload {
         let workload = Self {
             namespace: fields.text("ns")?.to_owned(),
             name: fields.text("name")?.to_owned(),
-            ip: text(ip)?
-                .parse()
-                .or_else(|_| fault(ip, "this is no address"))?,
+            ip: address(ip)?,
             labels: labels(fields.need("labels")?)?,
             service_account: fields.text("sa")?.to_owned(),
             sidecar: fields.flag("sidecar")?.unwrap_or(false),
@@ -445,15 +421,23 @@ impl App {
 impl Route {
     fn read(node: &Node) -> Result<Self, Fault> {
         let mut fields = Fields::of(node, "a route")?;
-        fields.take("on_call_failure");
+        let call = |node| {
+            let mut fields = Fields::of(node, "a call")?;
+            let call = Call {
+                host: fields.text("host")?.to_owned(),
+                port: fields.port("port")?,
+                path: fields.text("path")?.to_owned(),
+            };
+            fields.end()?;
+            Ok(call)
+        };
+        let calls = fields.take("calls").map_or(Ok(&[][..]), list)?;
         let route = Self {
             path: fields.text("path")?.to_owned(),
             prefix: fields.flag("prefix")?.unwrap_or(false),
             status: number(fields.need("status")?)?,
-            calls: match fields.take("calls") {
-                None => false,
-                Some(calls) => !list(calls)?.is_empty(),
-            },
+            calls: calls.iter().map(call).collect::<Result<_, _>>()?,
+            on_call_failure: fields.take("on_call_failure").map_or(Ok(500), number)?,
         };
         fields.end()?;
         Ok(route)
@@ -463,15 +447,11 @@ impl Route {
 impl Service {
     fn read(node: &Node) -> Result<Self, Fault> {
         let mut fields = Fields::of(node, "a service")?;
-        for unused in ["headless", "exportTo"] {
-            fields.take(unused);
-        }
-        fields.text("name")?;
         let port = |node| {
             let mut fields = Fields::of(node, "a port")?;
-            fields.port("port")?;
             let port = ServicePort {
                 name: fields.text("name")?.to_owned(),
+                port: fields.port("port")?,
                 target: fields.port("targetPort")?,
             };
             fields.end()?;
@@ -479,6 +459,12 @@ impl Service {
         };
         let service = Self {
             namespace: fields.text("ns")?.to_owned(),
+            name: fields.text("name")?.to_owned(),
+            headless: fields.flag("headless")?.unwrap_or(false),
+            export_to: fields
+                .take("exportTo")
+                .map(|node| text(node).map(str::to_owned))
+                .transpose()?,
             selector: labels(fields.need("selector")?)?,
             ports: list(fields.need("ports")?)?
                 .iter()
@@ -487,118 +473,6 @@ impl Service {
         };
         fields.end()?;
         Ok(service)
-    }
-}
-
-impl Check {
-    fn read(node: &Node) -> Result<Self, Fault> {
-        let mut fields = Fields::of(node, "a check")?;
-        let id = fields.text("id")?.to_owned();
-        let line = node.place.line;
-        let kind = fields.text("kind")?.to_owned();
-        let needs = fields.texts("needs")?;
-        let rule = texts(fields.need("rule")?)?;
-        let given = match kind.as_str() {
-            "effective_mtls" => Given::EffectiveMtls {
-                workload: fields.text("workload")?.to_owned(),
-                port: fields.port("port")?,
-            },
-            "auto_mtls" => read_auto_mtls(fields.need("service")?)?,
-            "tls_probe" => {
-                let mut to = Fields::of(fields.need("to")?, "`to`")?;
-                let given = Given::TlsProbe {
-                    workload: to.text("workload")?.to_owned(),
-                    port: to.port("port")?,
-                    client: Box::new(Client::read(fields.need("client")?)?),
-                };
-                to.end()?;
-                given
-            }
-            _ => {
-                return Ok(Self {
-                    id,
-                    line,
-                    kind,
-                    needs,
-                    rule,
-                    given: None,
-                    expect: BTreeMap::new(),
-                });
-            }
-        };
-        let node = fields.need("expect")?;
-        fields.end()?;
-        let expect = top_level(node)?;
-        let known = expectations(&given);
-        if expect.is_empty() {
-            return fault(node, "the check expects nothing");
-        }
-        if let Some((name, node)) = expect.iter().find(|(name, _)| !known.contains(&&***name)) {
-            return fault(node, format!("nothing of this kind is called `{name}`"));
-        }
-        Ok(Self {
-            id,
-            line,
-            kind,
-            needs,
-            rule,
-            given: Some(given),
-            expect,
-        })
-    }
-}
-
-fn read_auto_mtls(node: &Node) -> Result<Given, Fault> {
-    let mut fields = Fields::of(node, "a service")?;
-    let external = match fields.take("location") {
-        None => false,
-        Some(location) => match text(location)? {
-            "MESH_INTERNAL" => false,
-            "MESH_EXTERNAL" => true,
-            other => return fault(location, format!("`{other}` is no location")),
-        },
-    };
-    let endpoint = |node| match text(node)? {
-        "istio" => Ok(true),
-        "disabled" => Ok(false),
-        other => fault(node, format!("`{other}` is no endpoint")),
-    };
-    let given = Given::AutoMtls {
-        external,
-        headless: fields.flag("headless")?.unwrap_or(false),
-        endpoints: list(fields.need("endpoints")?)?
-            .iter()
-            .map(endpoint)
-            .collect::<Result<_, _>>()?,
-    };
-    fields.end()?;
-    Ok(given)
-}
-
-impl Client {
-    fn read(node: &Node) -> Result<Self, Fault> {
-        let mut fields = Fields::of(node, "a client")?;
-        let version = fields.need("tls")?;
-        let cert = fields.need("cert")?;
-        let client = Self {
-            version: match text(version)? {
-                "1.1" => Version::Tls11,
-                "1.2" => Version::Tls12,
-                "1.3" => Version::Tls13,
-                other => return fault(version, format!("`{other}` is no version of TLS")),
-            },
-            alpn: texts(fields.need("alpn")?)?,
-            cert: match &cert.value {
-                Value::Text { text, .. } if text == "none" => None,
-                _ => Some(Spec::read(cert)?),
-            },
-            sni: fields
-                .take("sni")
-                .map(|sni| text(sni).map(str::to_owned))
-                .transpose()?,
-        };
-        fields.end()?;
-        Ok(client)
     }
 }
 
@@ -617,7 +491,7 @@ fn labels(node: &Node) -> Result<BTreeMap<String, String>, Fault> {
         .collect()
 }
 
-fn top_level(node: &Node) -> Result<BTreeMap<String, Node>, Fault> {
+pub(super) fn top_level(node: &Node) -> Result<BTreeMap<String, Node>, Fault> {
     let Value::Map(entries) = &node.value else {
         return fault(node, "this is no map");
     };
@@ -661,12 +535,4 @@ pub(super) fn says_something(node: Option<&Node>) -> bool {
         Value::List(items) => !items.is_empty(),
         Value::Bool(_) | Value::Number(_) | Value::Text { .. } => true,
     })
-}
-
-/// `enableAutoMtls`, true by default.
-pub(super) fn auto_mtls_is_on(mesh: &Mesh) -> Result<bool, String> {
-    mesh.mesh_config
-        .get("enableAutoMtls")
-        .map_or(Ok(true), flag)
-        .map_err(|fault| format!("enableAutoMtls: {}", fault.message))
 }

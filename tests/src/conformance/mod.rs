@@ -2,15 +2,25 @@
 //!
 //! A check is run, or skipped with its reason: a feature that it needs and that is lacking, or its kind. What is lacking is
 //! never passed by luck, so a check that cannot be set up although its needs are met fails. A case is independent of
-//! every other; nothing here asks a clock, a socket or the network.
+//! every other. In the simulator nothing asks a clock, a socket or the network.
 
 mod app;
+mod bytes;
+mod caller;
 mod cert;
+mod checks;
 mod client;
 mod corpus;
-mod mesh;
-mod probe;
+mod http;
+mod keys;
+mod made;
+mod pure;
+mod request;
+mod scene;
+mod stage;
+mod town;
 mod tree;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,27 +32,37 @@ use meshward_core::api::peer_authentication::Mode;
 use meshward_core::snapshot::mtls::{EndpointFacts, auto_mtls};
 use meshward_simulator::clock::BIRTH;
 use serde_json::{Value as Json, json};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use bytes::Found;
 use cert::Authorities;
+use checks::{Check, Given};
+use corpus::Case;
 pub use corpus::Unreadable;
-use corpus::{Case, Check, Given, Workload};
-use mesh::{Rules, Scope};
-use probe::{Seen, probe};
+use keys::Keys;
+use scene::{Quirks, Scene};
+use stage::{Simulated, Stage};
 use tree::plain_json;
+use words::Makers;
 
 /// Features (FORMAT.md, "Needs") that the kinds which are run have.
 pub const FEATURES: &[&str] = &[
+    "access-log",
+    "analyzer",
+    "app-tls",
     "audit",
     "authz",
     "detection-timeout",
-    "mesh-mtls",
+    "grpc",
+    "jwt",
     "outbound",
     "path-normalization",
     "peer-auth",
     "raw-tls",
+    "retry",
+    "spiffe-validation",
+    "tcp",
     "trust-domain",
+    "xfcc",
 ];
 
 /// What to run.
@@ -160,8 +180,12 @@ impl fmt::Display for Report {
 pub fn run(options: &Options) -> Result<Report, Refused> {
     let cases = read(options)?;
     let mut report = Report::default();
-    let mut authorities = Authorities::new(BIRTH);
+    let mut makers = Makers {
+        authorities: Authorities::new(BIRTH),
+        keys: Keys::default(),
+    };
     for case in &cases {
+        let mut stages = Stages::new(case);
         for check in &case.checks {
             let chosen = options
                 .id
@@ -172,7 +196,7 @@ pub fn run(options: &Options) -> Result<Report, Refused> {
                     id: check.id.clone(),
                     kind: check.kind.clone(),
                     rule: check.rule.clone(),
-                    verdict: judge(case, check, &mut authorities),
+                    verdict: judge(&mut stages, check, &mut makers),
                 });
             }
         }
@@ -282,8 +306,36 @@ fn lacking<'c>(case: &'c Case, check: &'c Check) -> BTreeSet<&'c str> {
     needs
 }
 
-fn judge(case: &Case, check: &Check, authorities: &mut Authorities) -> Verdict {
-    let lacking = lacking(case, check);
+/// A case, and the scene that its checks share, in their order.
+struct Stages<'c> {
+    case: &'c Case,
+    scene: Option<Result<Scene, String>>,
+}
+
+impl<'c> Stages<'c> {
+    fn new(case: &'c Case) -> Self {
+        Self { case, scene: None }
+    }
+
+    fn stage(&self) -> Box<dyn Stage> {
+        Box::new(Simulated::new())
+    }
+
+    fn scene(&mut self, makers: &mut Makers) -> Result<&mut Scene, String> {
+        if self.scene.is_none() {
+            let scene = Scene::new(self.case, &Quirks::default(), makers, self.stage());
+            self.scene = Some(scene);
+        }
+        match self.scene.as_mut() {
+            Some(Ok(scene)) => Ok(scene),
+            Some(Err(error)) => Err(error.clone()),
+            None => Err("there is no scene".into()),
+        }
+    }
+}
+
+fn judge(stages: &mut Stages<'_>, check: &Check, makers: &mut Makers) -> Verdict {
+    let lacking = lacking(stages.case, check);
     if !lacking.is_empty() {
         let lacking: Vec<&str> = lacking.into_iter().collect();
         return Verdict::Skipped(format!("needs {}", lacking.join(", ")));
@@ -291,29 +343,30 @@ fn judge(case: &Case, check: &Check, authorities: &mut Authorities) -> Verdict {
     let Some(given) = &check.given else {
         return Verdict::Skipped(format!("kind {}", check.kind));
     };
-    let expected = |name: &str| check.expect.get(name).map(plain_json);
-    let found = find(case, given, &expected, authorities);
-    let all = check
-        .expect
-        .iter()
-        .map(|(name, node)| (name.clone(), plain_json(node)));
-    let expected_all = Json::Object(all.collect());
-    match found {
-        Err(words) => Verdict::Failed {
-            expected: expected_all,
-            got: Json::String(words),
-        },
-        Ok(found) => {
-            compare(&check.expect, &found).map_or(Verdict::Passed, |got| Verdict::Failed {
-                expected: expected_all,
-                got,
-            })
-        }
+    if let Given::Pure(question) = given
+        && let Some(kind) = question.unjudged()
+    {
+        return Verdict::Skipped(format!("kind {kind}"));
+    }
+    let got = match given {
+        Given::Request(request) => stages
+            .scene(makers)
+            .and_then(|scene| request::run(scene, request, check, makers)),
+        _ => find(stages, given, check, makers).map(|found| compare(&check.expect, &found)),
+    };
+    let got = match got {
+        Ok(None) => return Verdict::Passed,
+        Ok(Some(got)) => got,
+        Err(words) => Json::String(words),
+    };
+    Verdict::Failed {
+        expected: request::expected(check),
+        got,
     }
 }
 
 /// `None` if every expected field is as it should be, else what was found of them.
-fn compare(expect: &BTreeMap<String, Node>, found: &BTreeMap<&str, Json>) -> Option<Json> {
+fn compare(expect: &BTreeMap<String, Node>, found: &Found) -> Option<Json> {
     let mut right = true;
     let mut got = serde_json::Map::new();
     for (name, node) in expect {
@@ -325,6 +378,7 @@ fn compare(expect: &BTreeMap<String, Node>, found: &BTreeMap<&str, Json>) -> Opt
             ("handshake", Json::String(want), Json::String(got)) if want == "refused" => {
                 got == "fail" || got == "reset"
             }
+            ("decision", want, value) => bytes::decision_fits(want, value),
             (_, want, value) => found.contains_key(name.as_str()) && want == value,
         };
         got.insert(name.clone(), value);
@@ -334,22 +388,22 @@ fn compare(expect: &BTreeMap<String, Node>, found: &BTreeMap<&str, Json>) -> Opt
 
 /// What is so, by the names of `expect`.
 fn find(
-    case: &Case,
+    stages: &mut Stages<'_>,
     given: &Given,
-    expected: &dyn Fn(&str) -> Option<Json>,
-    authorities: &mut Authorities,
-) -> Result<BTreeMap<&'static str, Json>, String> {
+    check: &Check,
+    makers: &mut Makers,
+) -> Result<Found, String> {
     match given {
         Given::EffectiveMtls { workload, port } => {
-            let workload = workload_of(case, workload)?;
-            let rules = Rules::of(case, Scope::Modes, authorities)?;
-            let mode = match rules.effective_mode(workload, *port) {
+            let mode = stages.scene(makers)?.mode(workload, *port);
+            let mode = mode.ok_or_else(|| format!("the mesh has no workload `{workload}`"))?;
+            let mode = match mode {
                 Mode::Strict => "STRICT",
                 Mode::Permissive => "PERMISSIVE",
                 Mode::Disable => "DISABLE",
                 Mode::Unset => "UNSET",
             };
-            Ok(BTreeMap::from([("mode", mode.into())]))
+            Ok(Found::from([("mode", mode.into())]))
         }
         Given::AutoMtls {
             headless,
@@ -365,70 +419,48 @@ fn find(
                     mode,
                 })
                 .collect();
-            let on = corpus::auto_mtls_is_on(&case.mesh)?;
+            let on = stages.scene(makers)?.is_auto_mtls_on();
             let answers = auto_mtls(on, *external, *headless, mode, &facts);
             let words = answers
                 .into_iter()
                 .map(|mtls| Json::from(if mtls { "mtls" } else { "plaintext" }));
-            Ok(BTreeMap::from([("endpoints", words.collect())]))
+            Ok(Found::from([("endpoints", words.collect())]))
         }
         Given::TlsProbe {
             workload,
             port,
             client,
         } => {
-            let workload = workload_of(case, workload)?;
-            let rules = Rules::of(case, Scope::Inbound, authorities)?;
-            let wanted = |name: &str| expected(name).is_some();
-            let ask = wanted("http_status") || wanted("curl_exit");
-            seen(probe(
-                case,
-                &rules,
-                authorities,
-                workload,
-                *port,
-                client,
-                ask,
-            )?)
+            let asked = ["http_status", "curl_exit"];
+            let ask = asked.iter().any(|name| check.expect.contains_key(*name));
+            let scene = stages.scene(makers)?;
+            bytes::probe(scene, workload, *port, client, ask, makers)
+        }
+        Given::Request(_) => Err("a request is judged as a whole".into()),
+        Given::Pure(question) => question.answer(makers),
+        Given::Tcp { from, to, tls } => {
+            bytes::tcp(stages.scene(makers)?, from, to, tls.as_ref(), makers)
+        }
+        Given::Timeline { from, to, send } => {
+            bytes::timeline(stages.scene(makers)?, from, to, send, makers)
+        }
+        Given::ClientHello { from, to, http } => {
+            let quirks = Quirks {
+                ear: Some((to.host.clone(), to.port)),
+                ..Quirks::default()
+            };
+            let stage = stages.stage();
+            let mut scene = Scene::new(stages.case, &quirks, makers, stage)?;
+            bytes::client_hello(&mut scene, from, to, *http, makers)
+        }
+        Given::Sniff {
+            mode,
+            kind,
+            timeout,
+            send,
+        } => made::sniff((*mode, *kind), *timeout, send, makers, stages.stage()),
+        Given::Retry { outbound, failure } => {
+            made::retry(*outbound, *failure, makers, stages.stage())
         }
     }
-}
-
-fn workload_of<'c>(case: &'c Case, name: &str) -> Result<&'c Workload, String> {
-    let found = case.mesh.by_name.get(name);
-    found.ok_or_else(|| format!("the mesh has no workload `{name}`"))
-}
-
-fn seen(seen: Seen) -> Result<BTreeMap<&'static str, Json>, String> {
-    let mut found = BTreeMap::from([("handshake", Json::from(seen.handshake))]);
-    found.insert("alert", seen.journal.alert.into());
-    if seen.journal.established {
-        found.insert("alpn", seen.journal.alpn.into());
-    }
-    found.insert("curl_exit", seen.curl_exit.into());
-    found.insert("http_status", seen.http_status.into());
-    if let Some(leaf) = seen.journal.chain.first() {
-        let (_, leaf) = X509Certificate::from_der(leaf)
-            .map_err(|error| format!("the server's certificate is none: {error}"))?;
-        let names = leaf.subject_alternative_name().ok().flatten();
-        let names = names.map_or(&[][..], |names| &names.value.general_names);
-        let all = |name: fn(&GeneralName<'_>) -> Option<Json>| -> Json {
-            Json::Array(names.iter().filter_map(name).collect())
-        };
-        found.insert(
-            "peer_uri_san",
-            all(|name| match name {
-                GeneralName::URI(uri) => Some(Json::from(*uri)),
-                _ => None,
-            }),
-        );
-        found.insert(
-            "peer_dns_san",
-            all(|name| match name {
-                GeneralName::DNSName(dns) => Some(Json::from(*dns)),
-                _ => None,
-            }),
-        );
-    }
-    Ok(found)
 }

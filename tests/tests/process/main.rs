@@ -10,4 +10,6 @@ mod place;
 mod running;
 mod secrets;
 mod sidecar_files;
+mod token;
 mod usage;
+mod validate;

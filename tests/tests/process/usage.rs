@@ -40,6 +40,7 @@ fn wrong_arguments_exit_with_64_and_say_why_on_stderr() {
         (&["exec", "sleep"], "<COMMAND>"),
         (&["apply"], "--filename <FILE|DIR|->"),
         (&["delete"], "--filename <FILE|DIR|->"),
+        (&["validate"], "--filename <FILE|DIR|->"),
     ] {
         let ran = place.run(arguments);
         assert_eq!(

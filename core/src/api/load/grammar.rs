@@ -32,6 +32,11 @@ fn is_subdomain_part(text: &str) -> bool {
         && edge(text.bytes().next_back())
 }
 
+/// A host by its full name, letters of either case; no star, no port.
+pub fn is_host(text: &str) -> bool {
+    text.len() <= 253 && text.to_ascii_lowercase().split('.').all(is_label)
+}
+
 /// The value of a Kubernetes label; empty is one.
 pub fn is_label_value(text: &str) -> bool {
     text.is_empty() || is_name_part(text)

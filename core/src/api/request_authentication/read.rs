@@ -329,7 +329,7 @@ fn check_timeout(fields: &mut Fields<'_>, report: &mut Report) {
     let Some(text) = report.text(node, "timeout") else {
         return;
     };
-    if !grammar::go_duration_whole_ms(text).is_some_and(|ms| ms > 0) {
+    if matches!(grammar::go_duration_whole_ms(text), None | Some(0)) {
         let message = format!("`timeout` holds `{text}`, no duration of whole milliseconds");
         report.invalid(node.place, message, "write it like 5s or 500ms");
     }

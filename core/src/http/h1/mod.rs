@@ -11,6 +11,8 @@ mod target;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use target::path_of;
+
 use std::fmt;
 
 use self::chunk::{Chunks, Piece};

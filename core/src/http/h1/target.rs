@@ -37,6 +37,14 @@ pub(super) fn split<'a>(method: &str, target: &'a [u8]) -> Result<Target<'a>, Vi
     }
 }
 
+/// The path, query included, that the target of a request of `method` names: the target itself, or what an absolute one has
+/// behind its authority.
+///
+/// Fails as the request line would (RFC 9112 §3.2, S-182). Empty for CONNECT, `*` for `OPTIONS *`.
+pub fn path_of<'a>(method: &str, target: &'a [u8]) -> Result<&'a [u8], Violation> {
+    split(method, target).map(|target| target.path)
+}
+
 fn absolute(target: &[u8]) -> Result<Target<'_>, Violation> {
     let rest = ["http://", "https://"]
         .into_iter()
@@ -148,6 +156,25 @@ mod tests {
             let split = split("GET", target.as_bytes()).expect(target);
             assert_eq!(split.authority, Some(authority.as_bytes()), "{target}");
             assert_eq!(split.path, path.as_bytes(), "{target}");
+        }
+    }
+
+    #[test]
+    fn the_path_of_a_target_is_what_its_form_says() {
+        for (method, target, path) in [
+            ("GET", "/a/../b?c", "/a/../b?c"),
+            ("GET", "http://h/a", "/a"),
+            ("OPTIONS", "*", "*"),
+            ("CONNECT", "a:80", ""),
+        ] {
+            assert_eq!(
+                path_of(method, target.as_bytes()),
+                Ok(path.as_bytes()),
+                "{target}"
+            );
+        }
+        for target in ["a", "*", "", "/a b", "/\u{e9}", "/a\x7f"] {
+            assert!(path_of("GET", target.as_bytes()).is_err(), "{target}");
         }
     }
 
