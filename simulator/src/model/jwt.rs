@@ -27,9 +27,14 @@ impl Claims {
         ))
     }
 
+    /// The claim at a path of names, whatever it is.
+    pub fn get(&self, names: &[&str]) -> Option<&Value> {
+        at(&self.payload, names)
+    }
+
     /// The texts at a path of names: one, those of a list, or the words of one (S-147, S-148).
     pub fn texts(&self, names: &[&str]) -> Vec<String> {
-        match at(&self.payload, names) {
+        match self.get(names) {
             Some(Value::String(text)) => {
                 let words = names.len() == 1 && self.delimited.iter().any(|name| name == names[0]);
                 if words {

@@ -381,7 +381,11 @@ fn request_principal(chance: &mut Chance, draft: &mut Draft, pattern: &str, almo
 
 fn claim(chance: &mut Chance, draft: &mut Draft, path: &[&str], text: String) {
     draft.token = true;
+    let number = text.parse::<u64>().ok();
+    let worded = matches!(path, ["words" | "scope" | "permission"]);
     let value: Value = match chance.within(0..=9) {
+        _ if number.is_some() && chance.one_in(2) => json!(number),
+        _ if worded && !chance.one_in(4) => json!(format!("first {text} last")),
         0 | 1 => json!([7, text, true]),
         2 => json!(["other", text]),
         3 if path != ["aud"] => json!(format!("first {text}")),
@@ -687,7 +691,7 @@ fn token(
     if chance.one_in(2) {
         header.insert("kid".into(), key.kid.into());
     }
-    match chance.within(0..=49) {
+    match chance.within(0..=74) {
         0 => drop(payload.insert("exp".into(), json!(NOW - 60))),
         1 | 2 => drop(payload.insert("exp".into(), json!(NOW - 61))),
         3 => drop(payload.insert("nbf".into(), json!(NOW + 60))),

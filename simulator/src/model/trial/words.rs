@@ -102,7 +102,7 @@ pub const AUDIENCES: [&str; 5] = [
 ];
 pub const PRESENTERS: [&str; 3] = ["portal", "cli", "portal-beta"];
 /// Words of claims.
-pub const CLAIM_VALUES: [&str; 6] = ["read", "write", "read write", "admin", "ops", "readers"];
+pub const CLAIM_VALUES: [&str; 7] = ["read", "write", "read write", "admin", "ops", "readers", "7"];
 /// Keys of claims, as `when` has them.
 pub const CLAIMS: [&[&str]; 8] = [
     &["scope"],

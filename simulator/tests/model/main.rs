@@ -1,0 +1,106 @@
+//! The core's answers beside those of the reference model, on drawn meshes and requests.
+//!
+//! `MESHWARD_MODEL=N` sets how many requests; 100,000 in CI, else 10,000. `MESHWARD_MODEL_SEED=N` sets where they are drawn from.
+
+mod broken;
+
+use broken::{BUGS, Broken, Bug};
+use meshward_simulator::model::trial::{self, subject::Core};
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().expect("a number"))
+}
+
+fn requests() -> u64 {
+    let usual = if std::env::var_os("CI").is_some() {
+        100_000
+    } else {
+        10_000
+    };
+    number("MESHWARD_MODEL").unwrap_or(usual)
+}
+
+fn seed() -> u64 {
+    number("MESHWARD_MODEL_SEED").unwrap_or(20_260_822)
+}
+
+#[test]
+fn the_core_answers_as_the_model_does_and_every_field_decides() {
+    let wanted = requests();
+    let report = trial::run(seed(), wanted, true, &mut Core::default());
+    println!("{report}");
+    let again = format!(
+        "reproduce: cargo run -p meshward-simulator -- model --seed {} --requests {wanted}",
+        report.seed
+    );
+    if let Some(difference) = &report.difference {
+        panic!("{difference}\n{again}");
+    }
+    assert!(report.requests >= wanted);
+    let fifth = report.requests / 5;
+    assert!(report.allowed >= fifth, "a fifth is allowed; {again}");
+    assert!(
+        report.by_rule >= fifth,
+        "a fifth is denied by a rule; {again}"
+    );
+    // Of 100,000 requests every field decides 100, of fewer as many in proportion.
+    let (field, decided) = report.rarest();
+    let least = 100.min(report.requests / 1000);
+    assert!(
+        decided >= least,
+        "{field} decided {decided} requests; {again}"
+    );
+}
+
+#[test]
+fn an_evaluator_without_a_mistake_agrees_with_the_model() {
+    let report = trial::run(
+        seed(),
+        requests().min(10_000),
+        false,
+        &mut Broken(Bug::None),
+    );
+    if let Some(difference) = report.difference {
+        panic!("{difference}");
+    }
+}
+
+#[test]
+fn every_seeded_mistake_is_found_and_made_small() {
+    for bug in BUGS {
+        let report = trial::run(seed(), requests(), false, &mut Broken(bug));
+        let Some(difference) = report.difference else {
+            panic!("{bug:?} was not found in {} requests", report.requests);
+        };
+        println!("{bug:?} was found after {} requests", report.requests);
+        let mesh = &difference.case.mesh;
+        let rules: usize = mesh
+            .authorization
+            .iter()
+            .map(|policy| policy.rules.len())
+            .sum();
+        // It takes eleven rules to see that the tenth does not come after the second.
+        let most = if bug == Bug::RulesInOrderOfNumbers {
+            13
+        } else {
+            2
+        };
+        assert!(
+            mesh.authorization.len() <= 2 && rules <= most && mesh.requests.len() <= 1,
+            "{bug:?} is not small:\n{difference}"
+        );
+        assert_ne!(Ok(difference.model), difference.other);
+    }
+}
+
+#[test]
+fn a_seed_draws_the_same_twice() {
+    let run = |seed| {
+        let mut text = trial::run(seed, 300, true, &mut Core::default()).to_string();
+        text.retain(|c| c != '\r');
+        text
+    };
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7), run(8));
+}
