@@ -16,6 +16,7 @@ mod keys;
 mod lies;
 mod made;
 mod pure;
+pub mod questions;
 mod rename;
 mod request;
 mod scene;
