@@ -16,6 +16,7 @@ mod keys;
 mod lies;
 mod made;
 mod pure;
+pub mod questions;
 mod real;
 mod rename;
 mod request;
