@@ -5,6 +5,7 @@
 
 mod ca;
 mod explain;
+mod inspect;
 mod mesh_trouble;
 mod meshes;
 mod place;
