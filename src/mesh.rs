@@ -2,6 +2,7 @@
 
 mod apps;
 mod certificates;
+mod change;
 mod describe;
 mod digest;
 mod directory;

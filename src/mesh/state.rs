@@ -4,43 +4,37 @@
 //! so it happens whole or not at all. Knows no thread: who calls holds the lock.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
-use meshward_core::agent::{Identity, Note};
+use meshward_core::agent::Note;
 use meshward_core::api::finding::Finding;
 use meshward_core::api::load::{Refused, Text, load_keys_and_warnings, load_objects};
 use meshward_core::api::mesh_config::MeshConfig;
-use meshward_core::api::meta::Meta;
-use meshward_core::api::object::{Key, Kind};
+use meshward_core::api::object::Key;
 use meshward_core::clock::UnixTime;
 use meshward_core::control::mesh::{Mesh, PodFacts, PodKey};
 use meshward_core::control::plane::{DeleteError, Plane};
-use meshward_core::control::store::{Change, Outcome, Store};
+use meshward_core::control::store::Outcome;
 use meshward_core::proxy::Input;
-use meshward_core::snapshot::Snapshot;
-use meshward_core::telemetry::levels::Levels;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
 use super::apps::{AppHandle, AppKind, Death};
-use super::certificates::Certificates;
-use super::digest::{Policies, policy_digest};
 use super::directory::Directory;
 use super::edge::Edge;
 use super::folder::Taken;
-use super::identities::{Identities, Member, News, random};
+use super::identities::{Identities, News};
 use super::listening;
-use super::pods::{Birth, Configured, Doors, Ground, Pod, Prepared, Sidecar, called};
+use super::pods::{Pod, called};
 use super::protocol::{Answer, Ask, FileText, Workload};
 use super::rollout::{Rollouts, outdated};
 use super::running::Event;
 use super::shards::{Seat, Shards};
-use super::sources::Sources;
+use super::sources::{Sources, place_of};
 use crate::exit::Failure;
 use crate::logs::Logs;
 use crate::{machine, say};
@@ -53,10 +47,10 @@ pub(super) const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 pub(super) const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
 /// Apps of pods that take the place of others are waited for so long.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked whether anybody still waits for them.
+const READY_LOOK: Duration = Duration::from_millis(200);
 /// Apps that are started are waited for so long.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
-/// Identities whose making shows progress on a terminal.
-const PROGRESS_FROM: usize = 16;
 /// Open files that a mesh has beside its pods, and some that its first connections need.
 const FILES_BASE: usize = 128;
 
@@ -83,36 +77,14 @@ pub(super) struct State {
     pub(super) began: UnixTime,
     /// Of the pod that was made last.
     pub(super) last_uid: u64,
+    /// Nobody is to wait any more for pods that are made anew.
+    pub(super) enough: Arc<AtomicBool>,
 }
 
 /// A pod that was deleted; its app goes when its proxy has, or when its time is over.
 pub(super) struct Leaving {
     pod: Pod,
     until: Instant,
-}
-
-/// A pod that is about to run, and who it is.
-struct New {
-    prepared: Prepared,
-    sidecar: Option<NewSidecar>,
-}
-
-struct NewSidecar {
-    member: Member,
-    identity: Option<Arc<Identity>>,
-    certificates: Certificates,
-    snapshot: Arc<Snapshot>,
-    configured: Configured,
-}
-
-/// A change that can be taken over.
-struct Plan {
-    new: Vec<New>,
-    /// Pods that run and get doors, labels or kinds of ports.
-    changed: Vec<(PodKey, PodFacts, Doors)>,
-    /// For pods that run.
-    snapshots: BTreeMap<PodKey, (Arc<Snapshot>, Configured)>,
-    gone: Vec<PodKey>,
 }
 
 impl State {
@@ -234,12 +206,13 @@ impl State {
     ) -> Result<Answer, Failure> {
         let texts = texts(files);
         let objects = load_objects(&texts, namespace, strict).map_err(data)?;
+        let written: Vec<_> = objects.objects.iter().map(place_of).collect();
         let mut next = self.plane.clone();
         let outcomes = next.apply(objects.objects, machine::now()).map_err(data)?;
         let outdated = outdated(&next, &outcomes, &texts)?;
         let mut warnings: Vec<String> = objects.warnings.iter().map(Finding::to_string).collect();
         let former = self.sources.clone();
-        self.sources.note(&texts, changed(&outcomes, next.store()));
+        self.sources.note(&texts, written.into_iter());
         match self.take(next, &texts) {
             Ok(more) => warnings.extend(more),
             Err(failure) => {
@@ -330,7 +303,7 @@ impl State {
         let begun = self.begin_all(change.new, &config, &mut warnings);
         let begun = begun.map_err(told)?;
         if !renewed.is_empty() {
-            let silent = unheard(begun.iter(), READY_PATIENCE);
+            let silent = self.unready(&begun);
             if !silent.is_empty() {
                 for pod in begun {
                     self.discard(pod);
@@ -371,10 +344,23 @@ impl State {
             ));
         }
         let awaited = awaited.iter().filter_map(|key| self.pods.get(key));
-        warnings.extend(unheard(awaited, LISTEN_PATIENCE));
+        let silent = unheard(awaited, LISTEN_PATIENCE).into_iter();
+        warnings.extend(silent.map(|silent| format!("warning: {silent}")));
         // The keeper is there as long as this is asked.
         let _ = self.events.send(Event::Changed);
         Ok(warnings)
+    }
+
+    /// Waits for pods that are to take the place of others; says which do not listen.
+    fn unready(&self, pods: &[Pod]) -> Vec<String> {
+        let end = Instant::now() + READY_PATIENCE;
+        loop {
+            let silent = unheard(pods.iter(), READY_LOOK);
+            let enough = self.enough.load(Ordering::Relaxed);
+            if silent.is_empty() || enough || Instant::now() >= end {
+                return silent;
+            }
+        }
     }
 
     /// Waits until sidecars decide by what they were told, and notes which do. `false`: some do not within `patience`.
@@ -439,146 +425,6 @@ impl State {
         }
     }
 
-    /// Opens every socket and makes every identity and snapshot that `next` needs. What was opened closes on failure.
-    fn prepare(
-        &mut self,
-        next: &mut Plane,
-        mesh: &Mesh,
-        kinds: &BTreeMap<PodKey, AppKind>,
-        renewed: &[PodKey],
-    ) -> Result<Plan, Failure> {
-        let mut change = Plan {
-            new: Vec::new(),
-            changed: Vec::new(),
-            snapshots: BTreeMap::new(),
-            gone: Vec::new(),
-        };
-        for facts in mesh.pods() {
-            let key = facts.key();
-            let kind = kinds.get(&key).cloned().unwrap_or(AppKind::None);
-            if let Some(pod) = self.pods.get(&key).filter(|_| !renewed.contains(&key)) {
-                if pod.facts != *facts {
-                    let doors = Doors::open(facts, &pod.missing(facts), &pod.kind)?;
-                    change.changed.push((key, facts.clone(), doors));
-                }
-            } else {
-                let prepared = Prepared::new(facts, kind, &self.taken)?;
-                change.new.push(New {
-                    prepared,
-                    sidecar: None,
-                });
-            }
-        }
-        let snapshot = |e: &dyn std::fmt::Display| Failure::Data(vec![e.to_string()]);
-        let policies = Policies::new(next.store(), next.mesh_config());
-        let version = next.version();
-        let configured = |facts: &PodFacts| Configured {
-            version,
-            policies: policy_digest(&policies, facts),
-        };
-        for (key, pod) in &self.pods {
-            let Some(facts) = mesh.pod(key) else {
-                change.gone.push(key.clone());
-                continue;
-            };
-            if !facts.sidecar || renewed.contains(key) {
-                continue;
-            }
-            let mut wiring = pod.wiring.clone();
-            let doors = change.changed.iter().find(|(changed, ..)| changed == key);
-            wiring.upstreams.extend(
-                doors
-                    .map(|(.., doors)| doors.upstreams())
-                    .into_iter()
-                    .flatten(),
-            );
-            let made = next.snapshot(key, &wiring).map_err(|e| snapshot(&e))?;
-            change
-                .snapshots
-                .insert(key.clone(), (made, configured(facts)));
-        }
-        let sidecars = change.new.iter().filter(|n| n.prepared.facts.sidecar);
-        let progress = progress(sidecars.count());
-        for new in &mut change.new {
-            if !new.prepared.facts.sidecar {
-                continue;
-            }
-            let key = new.prepared.facts.key();
-            let made = next.snapshot(&key, &new.prepared.wiring());
-            let made = made.map_err(|e| snapshot(&e))?;
-            let made = (made, configured(&new.prepared.facts));
-            new.sidecar = Some(self.identify(next, &key, &new.prepared, made)?);
-            progress.inc(1);
-        }
-        progress.finish_and_clear();
-        Ok(change)
-    }
-
-    fn identify(
-        &mut self,
-        next: &Plane,
-        key: &PodKey,
-        prepared: &Prepared,
-        (snapshot, configured): (Arc<Snapshot>, Configured),
-    ) -> Result<NewSidecar, Failure> {
-        let nobody =
-            || Failure::Machine(format!("pod {} has no identity", called(&prepared.facts)));
-        let id = next.identity(key).ok_or_else(nobody)?;
-        let (member, news) = self.identities.begin(id)?;
-        tell(&prepared.facts, &news);
-        Ok(NewSidecar {
-            member,
-            identity: news.identity,
-            certificates: match self.pods.get(key).and_then(|pod| pod.sidecar.as_ref()) {
-                Some(former) => former.certificates.continued(),
-                None => prepared.certificates(),
-            },
-            snapshot,
-            configured,
-        })
-    }
-
-    fn begin_all(
-        &mut self,
-        new: Vec<New>,
-        config: &MeshConfig,
-        warnings: &mut Vec<String>,
-    ) -> io::Result<Vec<Pod>> {
-        let begun = new.into_iter().map(|new| self.begin(new, config, warnings));
-        begun.collect()
-    }
-
-    /// Takes over what becomes of pods that run; gives those whose apps were started again by it.
-    fn change(
-        &mut self,
-        changed: Vec<(PodKey, PodFacts, Doors)>,
-        snapshots: BTreeMap<PodKey, (Arc<Snapshot>, Configured)>,
-    ) -> io::Result<Vec<PodKey>> {
-        let mut started = Vec::new();
-        for (key, facts, doors) in changed {
-            let ground = Ground {
-                edge: &self.edge,
-                shards: &self.shards,
-                directory: &self.directory,
-                deaths: &self.deaths,
-                taken: &self.taken,
-            };
-            if let Some(pod) = self.pods.get_mut(&key) {
-                pod.change(&facts, doors, &ground)?;
-                started.push(key);
-            }
-        }
-        for (key, (snapshot, configured)) in snapshots {
-            if let Some(pod) = self.pods.get_mut(&key)
-                && let Some(sidecar) = &mut pod.sidecar
-            {
-                sidecar.sent = configured;
-                self.shards.input(sidecar.seat, Input::Snapshot(snapshot));
-            }
-        }
-        Ok(started)
-    }
-
     /// Closes the doors of a pod; what is open may go on for a while. Its certificates go unless another pod of its name
     /// has taken them over.
     fn leave(&mut self, mut pod: Pod) {
@@ -608,66 +454,6 @@ impl State {
             self.shards.remove(sidecar.seat, Duration::ZERO);
         }
         self.bury(pod);
-    }
-
-    fn begin(
-        &mut self,
-        new: New,
-        config: &MeshConfig,
-        warnings: &mut Vec<String>,
-    ) -> io::Result<Pod> {
-        let sidecar = match new.sidecar {
-            None => None,
-            Some(mut sidecar) => {
-                let seed = random().map_err(|e| io::Error::other(e.to_string()))?;
-                let identity = sidecar.identity.as_ref();
-                // The identity comes first: a snapshot that demands TLS finds it there.
-                let inputs = identity
-                    .map(|identity| Input::Svid(Arc::clone(&identity.svid)))
-                    .into_iter()
-                    .chain([Input::Snapshot(sidecar.snapshot)])
-                    .collect();
-                let worker = self.turn % self.shards.len().max(1);
-                self.turn += 1;
-                let seat = self.shards.add(worker, seed, inputs)?;
-                if let Some(identity) = identity {
-                    warnings.extend(sidecar.certificates.write(identity).err());
-                }
-                Some(Sidecar {
-                    seat,
-                    member: sidecar.member,
-                    certificates: sidecar.certificates,
-                    sent: sidecar.configured,
-                    in_force: None,
-                    levels: Levels::default(),
-                })
-            }
-        };
-        self.last_uid += 1;
-        let facts = &new.prepared.facts;
-        let deployment = facts.owner.as_ref().map(|owner| Key {
-            kind: Kind::Deployment,
-            namespace: facts.namespace.clone(),
-            name: owner.clone(),
-        });
-        let birth = Birth {
-            uid: self.last_uid,
-            at: machine::now(),
-            made_of: deployment.and_then(|key| self.sources.get(&key).cloned()),
-        };
-        if let Some(sidecar) = &sidecar {
-            let path = log_path(config, new.prepared.dir());
-            let number = self.shards.log_number(sidecar.seat);
-            warnings.extend(self.logs.set(number, path).err());
-        }
-        let ground = Ground {
-            edge: &self.edge,
-            shards: &self.shards,
-            directory: &self.directory,
-            deaths: &self.deaths,
-            taken: &self.taken,
-        };
-        new.prepared.run(sidecar, birth, &ground)
     }
 
     fn set_log(&self, config: &MeshConfig, pod: &Pod) -> Result<(), String> {
@@ -780,20 +566,12 @@ fn unheard<'a>(pods: impl Iterator<Item = &'a Pod> + Clone, patience: Duration) 
     let silent = pods.filter_map(|pod| {
         let address = pod.awaited().into_iter().find(|a| missing.contains(a))?;
         Some(format!(
-            "warning: the app of {} does not listen on {address} yet\n  hint: it writes to {}",
+            "the app of {} does not listen on {address} yet\n  hint: it writes to {}",
             called(&pod.facts),
             pod.dir.join("app.log").display()
         ))
     });
     silent.collect()
-}
-
-/// Objects that came or changed.
-fn changed<'a>(outcomes: &'a [Outcome], store: &'a Store) -> impl Iterator<Item = (Key, &'a Meta)> {
-    outcomes
-        .iter()
-        .filter(|outcome| outcome.change != Change::Unchanged)
-        .filter_map(|outcome| Some((outcome.key.clone(), store.get(&outcome.key)?.meta())))
 }
 
 pub(super) fn done(outcomes: &[Outcome], warnings: Vec<String>) -> Answer {
@@ -804,23 +582,11 @@ pub(super) fn done(outcomes: &[Outcome], warnings: Vec<String>) -> Answer {
 }
 
 /// Why a workload has no new certificate. That it got one is no news.
-fn tell(facts: &PodFacts, news: &News) {
+pub(super) fn tell(facts: &PodFacts, news: &News) {
     for note in &news.notes {
         if !matches!(note, Note::Issued { .. }) {
             say::err(format_args!("{}: {note}", called(facts)));
         }
-    }
-}
-
-fn progress(steps: usize) -> ProgressBar {
-    if steps < PROGRESS_FROM || !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(u64::try_from(steps).unwrap_or(u64::MAX));
-    let style = ProgressStyle::with_template("issuing identities {bar:30} {pos}/{len}");
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
     }
 }
 
