@@ -351,6 +351,11 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The same lines, seen through no view.
+    pub fn whole(self) -> Self {
+        Self { view: None, ..self }
+    }
+
     /// The same lines, seen through `view` and no other.
     pub fn through(self, view: &'static View) -> Self {
         Self {
@@ -367,7 +372,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub fn iter(self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
+    pub fn iter(self) -> impl DoubleEndedIterator<Item = Field<'a>> + Clone + use<'a> {
         let Self { view, changes, .. } = self;
         let own = (0..self.lines.len())
             .filter_map(move |at| self.lines.get(at))
@@ -579,3 +584,6 @@ impl fmt::Debug for Trailers<'_> {
         write!(f, "{} trailers", self.fields.len())
     }
 }
+
+#[cfg(test)]
+mod tests;

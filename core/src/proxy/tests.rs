@@ -7,3 +7,4 @@ mod noise;
 mod rig;
 mod routes;
 mod said;
+mod tokens;
