@@ -113,13 +113,30 @@ fn the_projects_own_cases_hold() {
     });
     let [passed, failed, _] = report.counts();
     assert_eq!(failed, 0, "{report}");
-    assert!(passed >= 33, "only {passed} checks were run");
+    assert!(passed >= 62, "only {passed} checks were run");
     assert_nothing_wrong_is_believed(&report);
     assert_eq!(
         skipped(&report),
         "own-mesh-006/1: needs gateway\nown-mesh-006/2: kind weather\nown-mesh-007/1: needs legacy\n\
          own-mesh-008/1: needs feature-flags\n"
     );
+}
+
+/// As many as the simulator runs, but for what needs its time or its count of links.
+#[test]
+fn the_projects_own_cases_hold_over_sockets() {
+    let report = ran(&Options {
+        folder: here("conformance/own"),
+        driver: conformance::Driver::Tokio,
+        ..Options::default()
+    });
+    let [passed, failed, _] = report.counts();
+    assert_eq!(failed, 0, "{report}");
+    assert!(passed >= 59, "only {passed} checks were run");
+    let known = "own-mesh-006/1: needs gateway\nown-mesh-006/2: kind weather\nown-mesh-007/1: needs legacy\n\
+                 own-mesh-008/1: needs feature-flags\nown-requests-002/5: needs virtual time\n\
+                 own-requests-004/6: needs counted links\nown-requests-004/7: needs counted links\n";
+    assert_eq!(skipped(&report), known);
 }
 
 /// A folder for a test's own copy of a corpus.

@@ -430,7 +430,7 @@ fn judge(
     }
     let mut believed = doubts.to_vec();
     // Some things are done several times, and all have to come out as they should.
-    let mut one = |got: &dyn Fn(&Expect) -> Option<Json>| {
+    let mut one = |got: request::Held<'_>| {
         believed.retain(|doubt| got(doubt).is_none());
         got(&check.expect)
     };
@@ -549,7 +549,7 @@ fn find(
         }
         Given::ClientHello { from, to, http } => {
             let quirks = Quirks {
-                ear: Some((to.host.clone(), to.port)),
+                ear: Some((from.clone(), to.clone())),
                 ..Quirks::default()
             };
             let stage = stages.stage();

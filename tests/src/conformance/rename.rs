@@ -26,16 +26,19 @@ const MEANINGFUL: &[&str] = &[
     "PassthroughCluster",
     "cluster",
     "default",
+    "false",
     "http",
     "https",
     "inbound",
     "istio-system",
     "local",
     "ns",
+    "null",
     "outbound",
     "sa",
     "spiffe",
     "svc",
+    "true",
 ];
 
 /// Ports that mean something: what a URL leaves out, and what Istio knows by their numbers.
