@@ -481,6 +481,7 @@ fn compare(expect: &Expect, found: &Found) -> Option<Json> {
                 got == "fail" || got == "reset"
             }
             ("decision", want, value) => bytes::decision_fits(want, value),
+            ("elements", want, value) => pure::elements_fit(want, value),
             (_, want, value) => found.contains_key(name.as_str()) && want == value,
         };
         got.insert(name.clone(), value);
