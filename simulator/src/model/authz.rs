@@ -59,7 +59,10 @@ impl RuleTrace {
                     .iter()
                     .any(|clauses| clauses.iter().all(|clause| clause.holds))
         };
-        !self.void && any(&self.from) && any(&self.to) && self.when.iter().all(|clause| clause.holds)
+        !self.void
+            && any(&self.from)
+            && any(&self.to)
+            && self.when.iter().all(|clause| clause.holds)
     }
 
     /// Every clause, for whoever turns one round.
@@ -453,7 +456,10 @@ impl Asking<'_> {
                 } else {
                     // S-153: no filter of ours leaves metadata behind.
                     both(
-                        ["experimental.envoy.filters", "not experimental.envoy.filters"],
+                        [
+                            "experimental.envoy.filters",
+                            "not experimental.envoy.filters",
+                        ],
                         &|_| false,
                     );
                 }

@@ -307,10 +307,10 @@ fn in_header(
             _ => after,
         };
         let is_token = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if let Some(rest) = after.map(|after| &value[after..]) {
-            if let Some(start) = rest.find(is_token) {
-                found.push((rest[start..].to_owned(), place));
-            }
+        if let Some(rest) = after.map(|after| &value[after..])
+            && let Some(start) = rest.find(is_token)
+        {
+            found.push((rest[start..].to_owned(), place));
         }
     }
 }
@@ -368,8 +368,11 @@ fn verify(
     token: &str,
 ) -> Result<Map<String, Value>, &'static str> {
     let turned = |check, holds: bool| holds != (setting.flipped == Some(check));
-    let (header, payload) = read(token)?;
-    let algorithm = header.get("alg").and_then(Value::as_str).unwrap_or_default();
+    let Parts { header, payload } = read(token)?;
+    let algorithm = header
+        .get("alg")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let number = |name| payload.get(name).and_then(Value::as_u64);
     let audience = match payload.get("aud") {
         None => Vec::new(),
@@ -378,7 +381,10 @@ fn verify(
             None => one.as_str().into_iter().collect(),
         },
     };
-    let issuer = payload.get("iss").and_then(Value::as_str).unwrap_or_default();
+    let issuer = payload
+        .get("iss")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     if !turned(
         Check::Issuer,
         rule.issuer.is_empty() || rule.issuer == issuer,
@@ -401,7 +407,10 @@ fn verify(
     if !turned(Check::Audiences, rule.audiences.is_empty() || meant) {
         return Err(AUDIENCES);
     }
-    let kid = header.get("kid").and_then(Value::as_str).unwrap_or_default();
+    let kid = header
+        .get("kid")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     signed(setting, rule, token, algorithm, kid)?;
     Ok(payload)
 }
@@ -496,9 +505,13 @@ fn usable_keys(text: &str) -> Vec<Value> {
         .collect()
 }
 
+struct Parts {
+    header: Map<String, Value>,
+    payload: Map<String, Value>,
+}
+
 /// Header and payload, or why there are none (S-216, S-218).
-#[allow(clippy::type_complexity, reason = "two objects of one token")]
-fn read(token: &str) -> Result<(Map<String, Value>, Map<String, Value>), &'static str> {
+fn read(token: &str) -> Result<Parts, &'static str> {
     let parts = sections(token);
     let [header, payload, signature] = parts[..] else {
         return Err(
@@ -573,12 +586,15 @@ fn read(token: &str) -> Result<(Map<String, Value>, Map<String, Value>), &'stati
     if BASE64_URL_SAFE_NO_PAD.decode(signature).is_err() {
         return Err("Jwt signature is an invalid Base64url encoded");
     }
-    Ok((header, payload))
+    Ok(Parts { header, payload })
 }
 
 fn output_headers(rule: &JwtRule) -> impl Iterator<Item = &str> {
     let claims = rule.output_claims.iter().map(|out| out.header.as_str());
-    rule.output_payload_to_header.as_deref().into_iter().chain(claims)
+    rule.output_payload_to_header
+        .as_deref()
+        .into_iter()
+        .chain(claims)
 }
 
 fn remove_header(lines: &mut Vec<Line>, name: &str) {

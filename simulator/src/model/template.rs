@@ -79,7 +79,11 @@ mod tests {
             ("/a/{**}/b", "/a/b", false),
             ("/a/{**}", "/a/[x]", false),
         ] {
-            assert_eq!(matches(template, path), expected, "{template} {path}, S-141");
+            assert_eq!(
+                matches(template, path),
+                expected,
+                "{template} {path}, S-141"
+            );
         }
     }
 }

@@ -61,9 +61,17 @@ pub(crate) enum Bug {
     NoSkew,
     /// S-184.
     SlashesMergedAlways,
+    /// S-191.
+    UnknownIssuerIsNoToken,
+    /// S-110.
+    PoliciesBeforeTokens,
+    /// S-217.
+    AudienceIs401,
+    /// S-224.
+    TokenStays,
 }
 
-pub(crate) const BUGS: [Bug; 21] = [
+pub(crate) const BUGS: [Bug; 25] = [
     Bug::AllowBeforeDeny,
     Bug::AllowWithoutRulesIsNoPolicy,
     Bug::OneWhenIsEnough,
@@ -85,6 +93,10 @@ pub(crate) const BUGS: [Bug; 21] = [
     Bug::HostBitsOfBlocksCount,
     Bug::NoSkew,
     Bug::SlashesMergedAlways,
+    Bug::UnknownIssuerIsNoToken,
+    Bug::PoliciesBeforeTokens,
+    Bug::AudienceIs401,
+    Bug::TokenStays,
 ];
 
 /// The evaluator with its mistake.
@@ -126,7 +138,7 @@ impl Subject for Broken {
         }
         let authenticated = match jwt::authenticate(setting, call, request, &target) {
             Ok(authenticated) => authenticated,
-            Err(refusal) => return (refusal, None),
+            Err(refusal) => return self.refused(setting, call, request, &target, refusal),
         };
         let seen = Request {
             target: authenticated.target.clone(),
@@ -135,7 +147,43 @@ impl Subject for Broken {
         };
         let claims = authenticated.claims.as_ref();
         let asked = Asked::new(self.0, setting, call, Some(&seen), claims);
-        asked.concluded(Some(Passed::new(seen.target.clone(), &seen.lines)))
+        let (target, lines) = if self.0 == Bug::TokenStays && claims.is_some() {
+            (&target, &request.lines)
+        } else {
+            (&seen.target, &seen.lines)
+        };
+        asked.concluded(Some(Passed::new(target.clone(), lines)))
+    }
+}
+
+impl Broken {
+    fn refused(
+        &self,
+        setting: Setting<'_>,
+        call: &Call,
+        request: &Request,
+        target: &str,
+        mut refusal: Answer,
+    ) -> (Answer, Option<String>) {
+        let Answer::Unauthenticated { status, text, .. } = &mut refusal else {
+            return (refusal, None);
+        };
+        let asked = Asked::new(self.0, setting, call, Some(request), None);
+        let passed = Passed::new(target.to_owned(), &request.lines);
+        match self.0 {
+            Bug::UnknownIssuerIsNoToken if text == "Jwt issuer is not configured" => {
+                asked.concluded(Some(passed))
+            }
+            Bug::PoliciesBeforeTokens => match asked.concluded(Some(passed)) {
+                denied @ (Answer::Denied { .. }, _) => denied,
+                (_, audited) => (refusal, audited),
+            },
+            Bug::AudienceIs401 => {
+                *status = 401;
+                (refusal, None)
+            }
+            _ => (refusal, None),
+        }
     }
 }
 
@@ -189,8 +237,7 @@ impl<'a> Asked<'a> {
             if self.bug == Bug::RootSelectorsForRootAlone && selector.is_some() && elsewhere {
                 continue;
             }
-            let counts =
-                !policy.rules.is_empty() || self.bug != Bug::AllowWithoutRulesIsNoPolicy;
+            let counts = !policy.rules.is_empty() || self.bug != Bug::AllowWithoutRulesIsNoPolicy;
             restricted |= policy.action == Action::Allow && counts;
             for (number, rule) in policy.rules.iter().enumerate() {
                 if self.matches(policy, rule) {
@@ -201,7 +248,10 @@ impl<'a> Asked<'a> {
             }
         }
         matched.sort_by(|a, b| {
-            let start = |id: &'_ str| id.rsplit_once("-rule").map_or(String::new(), |(s, _)| s.into());
+            let start = |id: &'_ str| {
+                id.rsplit_once("-rule")
+                    .map_or(String::new(), |(s, _)| s.into())
+            };
             if self.bug == Bug::RulesInOrderOfNumbers {
                 (start(&a.2), a.1).cmp(&(start(&b.2), b.1))
             } else {
@@ -263,7 +313,9 @@ impl<'a> Asked<'a> {
                         self.account(v, home)
                     }),
                     of_identity(&s.trust_domains, &s.not_trust_domains, &|v| self.domain(v)),
-                    both(&s.ip_blocks, &s.not_ip_blocks, &|v| self.ip(v, self.call.peer)),
+                    both(&s.ip_blocks, &s.not_ip_blocks, &|v| {
+                        self.ip(v, self.call.peer)
+                    }),
                     both(&s.remote_ip_blocks, &s.not_remote_ip_blocks, &|v| {
                         self.ip(v, self.remote)
                     }),
@@ -391,13 +443,21 @@ impl<'a> Asked<'a> {
             };
         }
         match (value.strip_prefix('*'), value.strip_suffix('*')) {
-            (Some(end), _) if self.bug == Bug::SuffixIgnoresCase && !end.is_empty() => path
+            (None, Some(start)) if self.bug == Bug::PrefixEndsAtASegment => {
+                path.strip_prefix(start).is_some_and(|rest| {
+                    rest.is_empty() || rest.starts_with('/') || start.ends_with('/')
+                })
+            }
+            _ => self.text(value, path.as_bytes()),
+        }
+    }
+
+    fn text(&self, value: &str, text: &[u8]) -> bool {
+        match value.strip_prefix('*') {
+            Some(end) if self.bug == Bug::SuffixIgnoresCase && !end.is_empty() => text
                 .to_ascii_lowercase()
-                .ends_with(&end.to_ascii_lowercase()),
-            (None, Some(start)) if self.bug == Bug::PrefixEndsAtASegment => path
-                .strip_prefix(start)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || start.ends_with('/')),
-            _ => values::matches(value, path.as_bytes()),
+                .ends_with(end.to_ascii_lowercase().as_bytes()),
+            _ => values::matches(value, text),
         }
     }
 
@@ -445,9 +505,7 @@ impl<'a> Asked<'a> {
             }
             _ => {}
         }
-        texts
-            .iter()
-            .any(|text| values::matches(value, text.as_bytes()))
+        texts.iter().any(|text| self.text(value, text.as_bytes()))
     }
 
     fn header(&self, name: &str, value: &str) -> bool {
@@ -458,6 +516,6 @@ impl<'a> Asked<'a> {
         }
         found
             .iter()
-            .any(|line| values::matches_if_present(value, line))
+            .any(|line| values::matches_if_present(value, line) || self.text(value, line))
     }
 }

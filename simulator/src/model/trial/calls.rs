@@ -113,7 +113,13 @@ fn header_value(chance: &mut Chance) -> Vec<u8> {
 
 fn in_force<'m>(mesh: &'m Mesh, workload: &Workload) -> Vec<(&'m AuthorizationPolicy, &'m Rule)> {
     let applies = |meta: &Meta, selector, targets| {
-        scope::applies(meta, selector, targets, workload, &mesh.config.root_namespace)
+        scope::applies(
+            meta,
+            selector,
+            targets,
+            workload,
+            &mesh.config.root_namespace,
+        )
     };
     let policies = mesh
         .authorization
@@ -140,7 +146,7 @@ fn pull(
 ) {
     if !values.is_empty() && !chance.one_in(10) {
         let value = chance.pick(values);
-        let almost = chance.one_in(7);
+        let almost = chance.one_in(5);
         set(chance, &value, almost);
     }
     if !not_values.is_empty() && chance.one_in(if values.is_empty() { 2 } else { 4 }) {
@@ -153,32 +159,52 @@ fn pull(
 fn satisfy(chance: &mut Chance, draft: &mut Draft, policy: &AuthorizationPolicy, rule: &Rule) {
     if !rule.from.is_empty() {
         let source = &rule.from[chance.index(rule.from.len())];
-        pull(chance, &source.principals, &source.not_principals, |c, v, almost| {
-            draft.identity = principal(c, v, almost);
-        });
-        pull(chance, &source.namespaces, &source.not_namespaces, |c, v, almost| {
-            let value = like(c, v, &words::NAMESPACES, almost);
-            set_part(c, draft, 2, &value);
-        });
+        pull(
+            chance,
+            &source.principals,
+            &source.not_principals,
+            |c, v, almost| {
+                draft.identity = principal(c, v, almost);
+            },
+        );
+        pull(
+            chance,
+            &source.namespaces,
+            &source.not_namespaces,
+            |c, v, almost| {
+                let value = like(c, v, &words::NAMESPACES, almost);
+                set_part(c, draft, 2, &value);
+            },
+        );
         pull(
             chance,
             &source.service_accounts,
             &source.not_service_accounts,
             |c, v, almost| account(c, draft, policy, v, almost),
         );
-        pull(chance, &source.trust_domains, &source.not_trust_domains, |c, v, almost| {
-            let value = like(c, v, &words::DOMAINS, almost);
-            set_part(c, draft, 0, &value);
-        });
+        pull(
+            chance,
+            &source.trust_domains,
+            &source.not_trust_domains,
+            |c, v, almost| {
+                let value = like(c, v, &words::DOMAINS, almost);
+                set_part(c, draft, 0, &value);
+            },
+        );
         pull(
             chance,
             &source.request_principals,
             &source.not_request_principals,
             |c, v, almost| request_principal(c, draft, v, almost),
         );
-        pull(chance, &source.ip_blocks, &source.not_ip_blocks, |c, v, _| {
-            draft.peer = within(c, v);
-        });
+        pull(
+            chance,
+            &source.ip_blocks,
+            &source.not_ip_blocks,
+            |c, v, _| {
+                draft.peer = within(c, v);
+            },
+        );
         pull(
             chance,
             &source.remote_ip_blocks,
@@ -188,23 +214,38 @@ fn satisfy(chance: &mut Chance, draft: &mut Draft, policy: &AuthorizationPolicy,
     }
     if !rule.to.is_empty() {
         let operation = &rule.to[chance.index(rule.to.len())];
-        pull(chance, &operation.hosts, &operation.not_hosts, |c, v, almost| {
-            draft.authority = like(c, v, &words::HOSTS, almost);
-        });
+        pull(
+            chance,
+            &operation.hosts,
+            &operation.not_hosts,
+            |c, v, almost| {
+                draft.authority = like(c, v, &words::HOSTS, almost);
+            },
+        );
         pull(chance, &operation.ports, &operation.not_ports, |_, v, _| {
             draft.port = v.parse().unwrap_or(draft.port);
         });
-        pull(chance, &operation.methods, &operation.not_methods, |c, v, almost| {
-            draft.method = like(c, v, &words::METHODS, almost);
-        });
-        pull(chance, &operation.paths, &operation.not_paths, |c, v, almost| {
-            let path = if v.contains('{') {
-                filled(c, v)
-            } else {
-                instance(c, v, &words::PATHS)
-            };
-            draft.path = shifted(c, path, almost);
-        });
+        pull(
+            chance,
+            &operation.methods,
+            &operation.not_methods,
+            |c, v, almost| {
+                draft.method = like(c, v, &words::METHODS, almost);
+            },
+        );
+        pull(
+            chance,
+            &operation.paths,
+            &operation.not_paths,
+            |c, v, almost| {
+                let path = if v.contains('{') {
+                    filled(c, v)
+                } else {
+                    instance(c, v, &words::PATHS)
+                };
+                draft.path = shifted(c, path, almost);
+            },
+        );
     }
     for condition in &rule.when {
         condition_pull(chance, draft, policy, condition);
@@ -218,46 +259,51 @@ fn condition_pull(
     condition: &Condition,
 ) {
     let key = condition.key.as_str();
-    pull(chance, &condition.values, &condition.not_values, |c, v, almost| match key {
-        "source.ip" => draft.peer = within(c, v),
-        "remote.ip" => remote(c, draft, v),
-        "destination.ip" => draft.reached = text(c, &words::PODS),
-        "destination.port" => draft.port = v.parse().unwrap_or(draft.port),
-        "source.namespace" => {
-            let value = like(c, v, &words::NAMESPACES, almost);
-            set_part(c, draft, 2, &value);
-        }
-        "source.principal" => draft.identity = principal(c, v, almost),
-        "source.serviceAccount" => account(c, draft, policy, v, almost),
-        "source.trustDomain" => {
-            let value = like(c, v, &words::DOMAINS, almost);
-            set_part(c, draft, 0, &value);
-        }
-        "connection.sni" => {
-            draft.sni = Some(like(c, v, &words::SERVER_NAMES, almost));
-        }
-        "request.auth.principal" => request_principal(c, draft, v, almost),
-        "request.auth.audiences" => {
-            let value = like(c, v, &words::AUDIENCES, almost);
-            claim(c, draft, &["aud"], value);
-        }
-        "request.auth.presenter" => {
-            let value = like(c, v, &words::PRESENTERS, almost);
-            claim(c, draft, &["azp"], value);
-        }
-        _ => {
-            let names = key.split_once('[').map_or("", |(_, names)| names);
-            let names = names.trim_end_matches(']');
-            if key.starts_with("request.headers") {
-                let value = like(c, v, &words::HEADER_VALUES, almost);
-                header(c, draft, names, value);
-            } else if key.starts_with("request.auth.claims") {
-                let path: Vec<&str> = names.split("][").collect();
-                let value = like(c, v, &words::CLAIM_VALUES, almost);
-                claim(c, draft, &path, value);
+    pull(
+        chance,
+        &condition.values,
+        &condition.not_values,
+        |c, v, almost| match key {
+            "source.ip" => draft.peer = within(c, v),
+            "remote.ip" => remote(c, draft, v),
+            "destination.ip" => draft.reached = text(c, &words::PODS),
+            "destination.port" => draft.port = v.parse().unwrap_or(draft.port),
+            "source.namespace" => {
+                let value = like(c, v, &words::NAMESPACES, almost);
+                set_part(c, draft, 2, &value);
             }
-        }
-    });
+            "source.principal" => draft.identity = principal(c, v, almost),
+            "source.serviceAccount" => account(c, draft, policy, v, almost),
+            "source.trustDomain" => {
+                let value = like(c, v, &words::DOMAINS, almost);
+                set_part(c, draft, 0, &value);
+            }
+            "connection.sni" => {
+                draft.sni = Some(like(c, v, &words::SERVER_NAMES, almost));
+            }
+            "request.auth.principal" => request_principal(c, draft, v, almost),
+            "request.auth.audiences" => {
+                let value = like(c, v, &words::AUDIENCES, almost);
+                claim(c, draft, &["aud"], value);
+            }
+            "request.auth.presenter" => {
+                let value = like(c, v, &words::PRESENTERS, almost);
+                claim(c, draft, &["azp"], value);
+            }
+            _ => {
+                let names = key.split_once('[').map_or("", |(_, names)| names);
+                let names = names.trim_end_matches(']');
+                if key.starts_with("request.headers") {
+                    let value = like(c, v, &words::HEADER_VALUES, almost);
+                    header(c, draft, names, value);
+                } else if key.starts_with("request.auth.claims") {
+                    let path: Vec<&str> = names.split("][").collect();
+                    let value = like(c, v, &words::CLAIM_VALUES, almost);
+                    claim(c, draft, &path, value);
+                }
+            }
+        },
+    );
 }
 
 fn shifted(chance: &mut Chance, value: String, almost: bool) -> String {
@@ -343,7 +389,9 @@ fn claim(chance: &mut Chance, draft: &mut Draft, path: &[&str], text: String) {
         0 | 1 => json!([7, text, true]),
         2 => json!(["other", text]),
         3 if path != ["aud"] => json!(format!("first {text}")),
-        4 if path != ["aud"] => chance.pick(&[json!(7), json!(true), json!({"q": text}), json!(null)]),
+        4 if path != ["aud"] => {
+            chance.pick(&[json!(7), json!(true), json!({"q": text}), json!(null)])
+        }
         _ => text.into(),
     };
     let [first, rest @ ..] = path else {
@@ -358,7 +406,9 @@ fn claim(chance: &mut Chance, draft: &mut Draft, path: &[&str], text: String) {
 
 fn header(chance: &mut Chance, draft: &mut Draft, name: &str, value: String) {
     if chance.one_in(2) {
-        draft.lines.retain(|(line, _)| !line.eq_ignore_ascii_case(name));
+        draft
+            .lines
+            .retain(|(line, _)| !line.eq_ignore_ascii_case(name));
     }
     let name = match chance.within(0..=2) {
         0 => name.to_ascii_lowercase(),
@@ -424,10 +474,19 @@ fn request(chance: &mut Chance, mut draft: Draft) -> Request {
         target.push_str("#part");
     }
     if let Some(value) = draft.forwarded {
-        draft.lines.push(("X-Forwarded-For".into(), value.into_bytes()));
+        if chance.one_in(8) {
+            let first = text(chance, &words::ADDRESSES);
+            let line = ("x-forwarded-for".into(), first.into_bytes());
+            draft.lines.push(line);
+        }
+        draft
+            .lines
+            .push(("X-Forwarded-For".into(), value.into_bytes()));
     }
     if draft.method == "OPTIONS" && chance.one_in(2) {
-        draft.lines.push(("Origin".into(), b"https://shop.example".to_vec()));
+        draft
+            .lines
+            .push(("Origin".into(), b"https://shop.example".to_vec()));
         if chance.one_in(2) {
             let line = ("Access-Control-Request-Method".into(), b"POST".to_vec());
             draft.lines.push(line);
@@ -462,7 +521,10 @@ fn dressed(chance: &mut Chance, path: &str) -> String {
         10 => format!("{path}/"),
         11 => format!("{path}%00"),
         12 => format!("{path}/%2%41"),
-        13 => format!("{path}{}", chance.pick(&["^", "|", "{", "\"", "[", "%7c", "%zz", "%"])),
+        13 => format!(
+            "{path}{}",
+            chance.pick(&["^", "|", "{", "\"", "[", "%7c", "%zz", "%"])
+        ),
         14 => format!("{path}{}", chance.pick(&["/..", "/.", "/../..", "//.."])),
         15 => path.replacen('a', "%61", 1),
         16 => path.replacen("%7e", "~", 1),
@@ -488,9 +550,15 @@ fn add_token(
     if !draft.token && !chance.one_in(6) {
         return;
     }
-    let issuer = draft.payload.get("iss").and_then(Value::as_str).map(str::to_owned);
+    let issuer = draft
+        .payload
+        .get("iss")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
     // The issuer that a policy asks for, if there is a rule for it.
-    let wanted = rules.iter().find(|rule| Some(&rule.issuer) == issuer.as_ref());
+    let wanted = rules
+        .iter()
+        .find(|rule| Some(&rule.issuer) == issuer.as_ref());
     let rule = match wanted {
         Some(rule) => Some(*rule),
         None if rules.is_empty() => None,
@@ -518,8 +586,16 @@ fn place(chance: &mut Chance, draft: &mut Draft, rule: Option<&JwtRule>, token: 
         for location in &rule.from_headers {
             places.push((0, location.name.clone(), location.prefix.clone()));
         }
-        places.extend(rule.from_params.iter().map(|name| (1, name.clone(), String::new())));
-        places.extend(rule.from_cookies.iter().map(|name| (2, name.clone(), String::new())));
+        places.extend(
+            rule.from_params
+                .iter()
+                .map(|name| (1, name.clone(), String::new())),
+        );
+        places.extend(
+            rule.from_cookies
+                .iter()
+                .map(|name| (2, name.clone(), String::new())),
+        );
     }
     if places.is_empty() || chance.one_in(15) {
         places = vec![
@@ -540,7 +616,9 @@ fn place(chance: &mut Chance, draft: &mut Draft, rule: Option<&JwtRule>, token: 
                 5 if !prefix.is_empty() => "Basic eDp5".to_owned(),
                 _ => format!("{prefix}{token}"),
             };
-            let again = chance.one_in(25).then(|| (name.clone(), value.clone().into_bytes()));
+            let again = chance
+                .one_in(25)
+                .then(|| (name.clone(), value.clone().into_bytes()));
             draft.lines.push((name, value.into_bytes()));
             draft.lines.extend(again);
         }
@@ -641,7 +719,10 @@ fn token(
         }
         20 => {
             // Signed by one, said to be by another kind.
-            header.insert("alg".into(), text(chance, &["RS256", "HS256", "ES256"]).into());
+            header.insert(
+                "alg".into(),
+                text(chance, &["RS256", "HS256", "ES256"]).into(),
+            );
         }
         21 => drop(payload.remove("exp")),
         22 => drop(payload.insert("jti".into(), json!(1))),
@@ -664,7 +745,9 @@ fn token(
             payload.insert("sub".into(), "root".into());
             altered(&token, &Value::Object(payload).to_string())
         }
-        1 => token.rsplit_once('.').map_or(String::new(), |(start, _)| format!("{start}.")),
+        1 => token
+            .rsplit_once('.')
+            .map_or(String::new(), |(start, _)| format!("{start}.")),
         2 => token.replacen('.', "..", 1),
         3 => altered(&token, "{not json"),
         4 => format!("!{token}"),

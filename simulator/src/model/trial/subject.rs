@@ -167,7 +167,10 @@ fn denied(denial: &Denial) -> Answer {
     {
         return answer;
     }
-    let details = format!("jwt_authn_access_denied{{{}}}", denial.body.replace(' ', "_"));
+    let details = format!(
+        "jwt_authn_access_denied{{{}}}",
+        denial.body.replace(' ', "_")
+    );
     match &denial.headers[..] {
         [("www-authenticate", challenge)] if denial.details == details => Answer::Unauthenticated {
             status: denial.status,

@@ -1,13 +1,16 @@
 //! What names and values there are. Few, so that policies and requests meet.
 
-use std::net::IpAddr;
-
 use crate::chance::Chance;
 
 pub const ROOT: &str = "istio-system";
 pub const NAMESPACES: [&str; 4] = ["shop", "bank", "shop-dev", ROOT];
 pub const ACCOUNTS: [&str; 4] = ["web", "api", "web.v2", "batch"];
-pub const DOMAINS: [&str; 4] = ["cluster.local", "corp.example", "old.corp.example", "td.test"];
+pub const DOMAINS: [&str; 4] = [
+    "cluster.local",
+    "corp.example",
+    "old.corp.example",
+    "td.test",
+];
 pub const ADDRESSES: [&str; 6] = [
     "10.0.0.1",
     "10.0.7.9",
@@ -68,7 +71,14 @@ pub const TEMPLATES: [&str; 10] = [
     "/{*}/v1/{*}",
 ];
 pub const HEADERS: [&str; 5] = ["x-role", "X-Team", "x-env", "accept", "x-user"];
-pub const HEADER_VALUES: [&str; 6] = ["admin", "user", "Admin", "user,admin", "a b", "administrator"];
+pub const HEADER_VALUES: [&str; 6] = [
+    "admin",
+    "user",
+    "Admin",
+    "user,admin",
+    "a b",
+    "administrator",
+];
 pub const SERVER_NAMES: [&str; 3] = [
     "outbound_.80_._.web.shop.svc.cluster.local",
     "outbound_.9000_._.db.shop.svc.cluster.local",
@@ -90,7 +100,15 @@ pub const AUDIENCES: [&str; 5] = [
 ];
 pub const PRESENTERS: [&str; 3] = ["portal", "cli", "portal-beta"];
 /// Words of claims.
-pub const CLAIM_VALUES: [&str; 7] = ["read", "write", "read write", "admin", "ops", "readers", "7"];
+pub const CLAIM_VALUES: [&str; 7] = [
+    "read",
+    "write",
+    "read write",
+    "admin",
+    "ops",
+    "readers",
+    "7",
+];
 /// Keys of claims, as `when` has them.
 pub const CLAIMS: [&[&str]; 8] = [
     &["scope"],
@@ -107,11 +125,6 @@ pub const POLICIES: [&str; 8] = ["a", "a-b", "b", "deny", "web.rules", "z", "b2"
 
 pub fn text(chance: &mut Chance, words: &[&str]) -> String {
     chance.pick(words).to_owned()
-}
-
-pub fn address(chance: &mut Chance, words: &[&str]) -> IpAddr {
-    // INVARIANT: the words above are addresses; a test draws them all.
-    chance.pick(words).parse().unwrap_or([127, 0, 0, 1].into())
 }
 
 /// A pattern that has something to do with `word`: itself, its beginning, its end, a lone star, a star that is a letter.
@@ -146,11 +159,13 @@ pub fn instance(chance: &mut Chance, pattern: &str, words: &[&str]) -> String {
     let fitting: Vec<&str> = words
         .iter()
         .copied()
-        .filter(|word| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
-            (Some(end), _) => word.ends_with(end),
-            (None, Some(start)) => word.starts_with(start),
-            (None, None) => *word == pattern,
-        })
+        .filter(
+            |word| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+                (Some(end), _) => word.ends_with(end),
+                (None, Some(start)) => word.starts_with(start),
+                (None, None) => *word == pattern,
+            },
+        )
         .collect();
     if !fitting.is_empty() && !chance.one_in(4) {
         return chance.pick(&fitting).to_owned();
@@ -169,8 +184,8 @@ pub fn near(chance: &mut Chance, value: &str) -> String {
         return "q".to_owned();
     }
     let at = chance.index(letters.len());
-    match chance.within(0..=3) {
-        0 => {
+    match chance.within(0..=4) {
+        0 | 1 => {
             let letter = letters[at];
             letters[at] = if letter.is_ascii_lowercase() {
                 letter.to_ascii_uppercase()
@@ -178,8 +193,8 @@ pub fn near(chance: &mut Chance, value: &str) -> String {
                 letter.to_ascii_lowercase()
             };
         }
-        1 => letters.push('q'),
-        2 if letters.len() > 1 => {
+        2 => letters.push('q'),
+        3 if letters.len() > 1 => {
             letters.pop();
         }
         _ => letters.insert(0, 'q'),

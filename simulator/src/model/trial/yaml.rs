@@ -72,7 +72,9 @@ fn below(value: &Value, indent: usize, out: &mut String) {
 /// Plain where nobody can take it for anything else, else in double quotes.
 fn scalar(text: &str) -> String {
     let plain = text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
         && !["true", "false", "null", "yes", "no", "on", "off", "y", "n"]
             .contains(&text.to_ascii_lowercase().as_str());
     if plain {
@@ -192,7 +194,11 @@ fn jwt_rule(rule: &JwtRule) -> Value {
     if rule.forward_original_token {
         out.insert("forwardOriginalToken".into(), json!(true));
     }
-    put_list(&mut out, "spaceDelimitedClaims", &rule.space_delimited_claims);
+    put_list(
+        &mut out,
+        "spaceDelimitedClaims",
+        &rule.space_delimited_claims,
+    );
     out.into()
 }
 
@@ -221,8 +227,16 @@ fn authorization(policy: &AuthorizationPolicy) -> Value {
 
 fn rule(rule: &Rule) -> Value {
     let mut out = Map::new();
-    let from: Vec<Value> = rule.from.iter().map(|s| json!({"source": source(s)})).collect();
-    let to: Vec<Value> = rule.to.iter().map(|o| json!({"operation": operation(o)})).collect();
+    let from: Vec<Value> = rule
+        .from
+        .iter()
+        .map(|s| json!({"source": source(s)}))
+        .collect();
+    let to: Vec<Value> = rule
+        .to
+        .iter()
+        .map(|o| json!({"operation": operation(o)}))
+        .collect();
     let when: Vec<Value> = rule.when.iter().map(condition).collect();
     for (name, list) in [("from", from), ("to", to), ("when", when)] {
         if !list.is_empty() {
@@ -289,7 +303,10 @@ pub fn shell_line(call: &Call) -> String {
         call.peer, call.reached, call.port
     );
     let Some(request) = &call.request else {
-        return format!("{about}\nprintf 'bytes' | nc {} {}", call.reached, call.port);
+        return format!(
+            "{about}\nprintf 'bytes' | nc {} {}",
+            call.reached, call.port
+        );
     };
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     let mut line = format!(
