@@ -4,7 +4,8 @@ use super::attributes::{Attributes, HttpAttributes};
 use super::header::{Lines, Name};
 use super::id::PolicyId;
 use super::listener::{Actual, Comparison, Field, Listener, Part, tell};
-use super::matcher::{Blocks, Namespace, RequestPrincipal, ServiceAccount, Texts, TrustDomain};
+use super::matcher::{ServiceAccount, TrustDomain};
+use super::sets::{Blocks, Namespaces, RequestPrincipals, Texts};
 use super::template::Template;
 use crate::authn::Claims;
 
@@ -40,8 +41,8 @@ pub(super) struct Clause {
 #[derive(Debug)]
 pub(super) enum Patterns {
     Principals(Texts),
-    RequestPrincipals(Vec<RequestPrincipal>),
-    Namespaces(Vec<Namespace>),
+    RequestPrincipals(RequestPrincipals),
+    Namespaces(Namespaces),
     ServiceAccounts(Vec<ServiceAccount>),
     TrustDomains(Vec<TrustDomain>),
     IpBlocks(Blocks),
@@ -156,13 +157,10 @@ impl Patterns {
                 .is_some_and(|principal| texts.matches(principal.as_bytes())),
             Self::RequestPrincipals(principals) => claims()
                 .and_then(Claims::principal)
-                .is_some_and(|(issuer, subject)| {
-                    let takes = |p: &RequestPrincipal| p.matches(Some(issuer), Some(subject));
-                    principals.iter().any(takes)
-                }),
+                .is_some_and(|(issuer, subject)| principals.matches(issuer, subject)),
             Self::Namespaces(namespaces) => attributes
                 .principal
-                .is_some_and(|principal| namespaces.iter().any(|n| n.matches(principal))),
+                .is_some_and(|principal| namespaces.matches(principal)),
             Self::ServiceAccounts(accounts) => attributes
                 .principal
                 .is_some_and(|principal| accounts.iter().any(|a| a.matches(principal))),

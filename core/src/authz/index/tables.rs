@@ -371,15 +371,3 @@ impl Ports {
         }
     }
 }
-
-/// The segments of a principal that follow a segment `key`.
-pub(super) fn segments<'p>(
-    principal: &'p str,
-    key: &'static str,
-) -> impl Iterator<Item = &'p str> + Clone {
-    let keys = principal.split('/');
-    let values = principal.split('/').skip(1);
-    keys.zip(values)
-        .filter(move |(segment, _)| *segment == key)
-        .map(|(_, value)| value)
-}

@@ -384,6 +384,39 @@ fn of_a_thousand_rules_that_share_each_field_the_fields_together_find_one() {
     }
 }
 
+/// Each principal of the lists leads to an index of its own; were the lists gone through again for each, this would not end.
+#[test]
+fn rules_that_share_long_lists_are_told_apart_by_what_else_they_demand() {
+    let everybody: Vec<_> = (0..1000).map(|i| format!("td/ns/a/sa/s{i}")).collect();
+    let rules: Vec<_> = (0..12)
+        .map(|i| {
+            let mut rule = from(Source {
+                principals: everybody.clone(),
+                ..Source::default()
+            });
+            rule.from
+                .push(principals(&["td/ns/a/sa/one", "td/ns/a/sa/other"]));
+            rule.to = vec![methods(&["POST"]), methods(&["PUT"])];
+            rule.when = when("request.headers[x]", &[&format!("v{i}")], &[]).when;
+            rule
+        })
+        .collect();
+    let fields: [(&[u8], &[u8]); 1] = [(b"x", b"v5")];
+    let fields = Fields::listed(&fields);
+    assert_eq!(
+        asked_with(rules.clone(), "td/ns/a/sa/s9", "/", fields, None),
+        1
+    );
+    let rules = rules.into_iter().map(|rule| api::Rule {
+        when: when("request.headers[x]", &["v5"], &[]).when,
+        ..rule
+    });
+    assert_eq!(
+        asked_with(rules.collect(), "td/ns/a/sa/s9", "/", fields, None),
+        0
+    );
+}
+
 /// Which of the texts are found, as beginnings or as themselves.
 fn found(texts: &[&str], value: &impl Value) -> Vec<u32> {
     let list = |at| List {
