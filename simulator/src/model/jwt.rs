@@ -434,10 +434,10 @@ fn signed(
 ) -> Result<(), &'static str> {
     let keys = match &rule.keys {
         KeySource::Inline(text) => usable_keys(text),
-        KeySource::Uri(_) | KeySource::Discovery => Vec::new(),
+        KeySource::Uri(_) | KeySource::Discovery => return Err(FAILS),
     };
     if keys.is_empty() {
-        return Err(FAILS);
+        return Err("Jwks doesn't have any valid public key");
     }
     let text = |key: &Value, name: &str| key.get(name).and_then(Value::as_str).map(str::to_owned);
     let turned = |check, holds: bool| holds != (setting.flipped == Some(check));

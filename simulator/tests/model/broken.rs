@@ -9,7 +9,7 @@ use meshward_core::api::authorization_policy::{Action, AuthorizationPolicy, Cond
 use meshward_core::api::mesh_config::MeshConfig;
 use meshward_simulator::model::jwt::{self, Claims};
 use meshward_simulator::model::mtls::{self, Chain};
-use meshward_simulator::model::trial::subject::Subject;
+use meshward_simulator::model::trial::subject::{Core, Subject};
 use meshward_simulator::model::{
     Answer, Call, Mesh, Passed, PortKind, Request, Setting, Workload, identity, path, scope,
     template, values,
@@ -104,8 +104,9 @@ pub(crate) const BUGS: [Bug; 25] = [
 pub(crate) struct Broken(pub(crate) Bug);
 
 impl Subject for Broken {
-    fn prepare(&mut self, _: &Mesh, _: &Workload) -> Result<(), String> {
-        Ok(())
+    /// Keeps nothing: each answer is made anew. What the loader refuses is no mesh to be wrong about.
+    fn prepare(&mut self, mesh: &Mesh, workload: &Workload) -> Result<(), String> {
+        Core::default().prepare(mesh, workload)
     }
 
     fn answer(&mut self, mut setting: Setting<'_>, call: &Call) -> (Answer, Option<String>) {

@@ -662,6 +662,10 @@ fn token(
         }
     }
     put("level", json!(7));
+    if chance.one_in(2) {
+        let both = [0; 2].map(|_| text(chance, &words::CLAIM_VALUES));
+        put("words", both.join(" ").into());
+    }
     if let Some(rule) = rule
         && !rule.audiences.is_empty()
         && !chance.one_in(8)

@@ -234,7 +234,7 @@ fn jwt_rule(chance: &mut Chance, keys: &[Key]) -> JwtRule {
             });
         }
     }
-    if !chance.one_in(3) {
+    if !chance.one_in(5) {
         rule.space_delimited_claims.push("words".into());
     }
     rule
