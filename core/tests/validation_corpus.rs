@@ -108,10 +108,27 @@ fn cases(root: &Path) -> Vec<Node> {
     cases
 }
 
+/// Some key set and some address in the place of those that a harness makes, each of which stands alone in its quotes.
+fn substituted(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once("\"${JWKS") {
+        let (name, after) = behind.split_once("}\"").expect("a substitution ends");
+        out.push_str(before);
+        out.push_str(if name.starts_with("URI:") {
+            "http://127.0.0.1:1/jwks"
+        } else {
+            r#"'{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}'"#
+        });
+        rest = after;
+    }
+    out + rest
+}
+
 fn run(name: &str, text: &str) -> Loaded {
     let text = Text {
         name: Arc::from(name),
-        text: text.to_owned(),
+        text: substituted(text),
     };
     validate(&[text], "default")
 }
@@ -208,7 +225,9 @@ fn every_resource_and_mesh_configuration_that_the_corpus_applies_is_valid() {
             loads.push(run(id, &format!("mesh: {}", to_json(&config))));
         }
         for loaded in loads {
-            resources += loaded.authorization_policies.len() + loaded.peer_authentications.len();
+            resources += loaded.authorization_policies.len()
+                + loaded.peer_authentications.len()
+                + loaded.request_authentications.len();
             configs += usize::from(loaded.mesh_config.is_some());
             let mut invalid = loaded
                 .findings

@@ -344,3 +344,9 @@ proptest! {
         prop_assert_eq!(find(&without, "k", Algorithm::Hs256), Err(Status::VerificationFails));
     }
 }
+
+#[test]
+fn a_set_may_be_shared_between_threads() {
+    fn is_shared<T: Send + Sync>(_: &T) {}
+    is_shared(&KeySet::unusable());
+}
