@@ -9,7 +9,7 @@ use meshward_core::api::authorization_policy::{Action, AuthorizationPolicy, Cond
 use meshward_core::api::mesh_config::MeshConfig;
 use meshward_simulator::model::jwt::{self, Claims};
 use meshward_simulator::model::mtls::{self, Chain};
-use meshward_simulator::model::trial::subject::Subject;
+use meshward_simulator::model::trial::subject::{Core, Subject};
 use meshward_simulator::model::{
     Answer, Call, Mesh, Passed, PortKind, Request, Setting, Workload, identity, path, scope,
     template, values,
@@ -61,9 +61,17 @@ pub(crate) enum Bug {
     NoSkew,
     /// S-184.
     SlashesMergedAlways,
+    /// S-191.
+    UnknownIssuerIsNoToken,
+    /// S-110.
+    PoliciesBeforeTokens,
+    /// S-217.
+    AudienceIs401,
+    /// S-224.
+    TokenStays,
 }
 
-pub(crate) const BUGS: [Bug; 21] = [
+pub(crate) const BUGS: [Bug; 25] = [
     Bug::AllowBeforeDeny,
     Bug::AllowWithoutRulesIsNoPolicy,
     Bug::OneWhenIsEnough,
@@ -85,6 +93,10 @@ pub(crate) const BUGS: [Bug; 21] = [
     Bug::HostBitsOfBlocksCount,
     Bug::NoSkew,
     Bug::SlashesMergedAlways,
+    Bug::UnknownIssuerIsNoToken,
+    Bug::PoliciesBeforeTokens,
+    Bug::AudienceIs401,
+    Bug::TokenStays,
 ];
 
 /// The evaluator with its mistake.
@@ -92,8 +104,9 @@ pub(crate) const BUGS: [Bug; 21] = [
 pub(crate) struct Broken(pub(crate) Bug);
 
 impl Subject for Broken {
-    fn prepare(&mut self, _: &Mesh, _: &Workload) -> Result<(), String> {
-        Ok(())
+    /// Keeps nothing: each answer is made anew. What the loader refuses is no mesh to be wrong about.
+    fn prepare(&mut self, mesh: &Mesh, workload: &Workload) -> Result<(), String> {
+        Core::default().prepare(mesh, workload)
     }
 
     fn answer(&mut self, mut setting: Setting<'_>, call: &Call) -> (Answer, Option<String>) {
@@ -126,7 +139,7 @@ impl Subject for Broken {
         }
         let authenticated = match jwt::authenticate(setting, call, request, &target) {
             Ok(authenticated) => authenticated,
-            Err(refusal) => return (refusal, None),
+            Err(refusal) => return self.refused(setting, call, request, &target, refusal),
         };
         let seen = Request {
             target: authenticated.target.clone(),
@@ -135,7 +148,43 @@ impl Subject for Broken {
         };
         let claims = authenticated.claims.as_ref();
         let asked = Asked::new(self.0, setting, call, Some(&seen), claims);
-        asked.concluded(Some(Passed::new(seen.target.clone(), &seen.lines)))
+        let (target, lines) = if self.0 == Bug::TokenStays && claims.is_some() {
+            (&target, &request.lines)
+        } else {
+            (&seen.target, &seen.lines)
+        };
+        asked.concluded(Some(Passed::new(target.clone(), lines)))
+    }
+}
+
+impl Broken {
+    fn refused(
+        &self,
+        setting: Setting<'_>,
+        call: &Call,
+        request: &Request,
+        target: &str,
+        mut refusal: Answer,
+    ) -> (Answer, Option<String>) {
+        let Answer::Unauthenticated { status, text, .. } = &mut refusal else {
+            return (refusal, None);
+        };
+        let asked = Asked::new(self.0, setting, call, Some(request), None);
+        let passed = Passed::new(target.to_owned(), &request.lines);
+        match self.0 {
+            Bug::UnknownIssuerIsNoToken if text == "Jwt issuer is not configured" => {
+                asked.concluded(Some(passed))
+            }
+            Bug::PoliciesBeforeTokens => match asked.concluded(Some(passed)) {
+                denied @ (Answer::Denied { .. }, _) => denied,
+                (_, audited) => (refusal, audited),
+            },
+            Bug::AudienceIs401 => {
+                *status = 401;
+                (refusal, None)
+            }
+            _ => (refusal, None),
+        }
     }
 }
 
@@ -395,15 +444,21 @@ impl<'a> Asked<'a> {
             };
         }
         match (value.strip_prefix('*'), value.strip_suffix('*')) {
-            (Some(end), _) if self.bug == Bug::SuffixIgnoresCase && !end.is_empty() => path
-                .to_ascii_lowercase()
-                .ends_with(&end.to_ascii_lowercase()),
             (None, Some(start)) if self.bug == Bug::PrefixEndsAtASegment => {
                 path.strip_prefix(start).is_some_and(|rest| {
                     rest.is_empty() || rest.starts_with('/') || start.ends_with('/')
                 })
             }
-            _ => values::matches(value, path.as_bytes()),
+            _ => self.text(value, path.as_bytes()),
+        }
+    }
+
+    fn text(&self, value: &str, text: &[u8]) -> bool {
+        match value.strip_prefix('*') {
+            Some(end) if self.bug == Bug::SuffixIgnoresCase && !end.is_empty() => text
+                .to_ascii_lowercase()
+                .ends_with(end.to_ascii_lowercase().as_bytes()),
+            _ => values::matches(value, text),
         }
     }
 
@@ -451,9 +506,7 @@ impl<'a> Asked<'a> {
             }
             _ => {}
         }
-        texts
-            .iter()
-            .any(|text| values::matches(value, text.as_bytes()))
+        texts.iter().any(|text| self.text(value, text.as_bytes()))
     }
 
     fn header(&self, name: &str, value: &str) -> bool {
@@ -464,6 +517,6 @@ impl<'a> Asked<'a> {
         }
         found
             .iter()
-            .any(|line| values::matches_if_present(value, line))
+            .any(|line| values::matches_if_present(value, line) || self.text(value, line))
     }
 }

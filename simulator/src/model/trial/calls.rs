@@ -146,7 +146,7 @@ fn pull(
 ) {
     if !values.is_empty() && !chance.one_in(10) {
         let value = chance.pick(values);
-        let almost = chance.one_in(7);
+        let almost = chance.one_in(5);
         set(chance, &value, almost);
     }
     if !not_values.is_empty() && chance.one_in(if values.is_empty() { 2 } else { 4 }) {
@@ -474,6 +474,11 @@ fn request(chance: &mut Chance, mut draft: Draft) -> Request {
         target.push_str("#part");
     }
     if let Some(value) = draft.forwarded {
+        if chance.one_in(8) {
+            let first = text(chance, &words::ADDRESSES);
+            let line = ("x-forwarded-for".into(), first.into_bytes());
+            draft.lines.push(line);
+        }
         draft
             .lines
             .push(("X-Forwarded-For".into(), value.into_bytes()));
@@ -657,6 +662,10 @@ fn token(
         }
     }
     put("level", json!(7));
+    if chance.one_in(2) {
+        let both = [0; 2].map(|_| text(chance, &words::CLAIM_VALUES));
+        put("words", both.join(" ").into());
+    }
     if let Some(rule) = rule
         && !rule.audiences.is_empty()
         && !chance.one_in(8)

@@ -28,7 +28,7 @@ pub mod yaml;
 /// When all calls are made, in seconds since 1970.
 pub const NOW: u64 = 1_800_000_000;
 /// Calls of one round.
-const CALLS: u64 = 50;
+const CALLS: u64 = 30;
 /// A check of tokens that decided so often is not asked about any more: each question is a judgement.
 const ENOUGH: u64 = 500;
 
@@ -238,9 +238,18 @@ impl Report {
 
     /// The rarest of all fields and checks, and how often it decided.
     pub fn rarest(&self) -> (String, u64) {
-        let fields = self.decided.iter().map(|(field, n)| (field.to_string(), *n));
-        let checks = self.checks.iter().map(|(check, n)| (format!("{check:?}"), *n));
-        fields.chain(checks).min_by_key(|(_, n)| *n).unwrap_or_default()
+        let fields = self
+            .decided
+            .iter()
+            .map(|(field, n)| (field.to_string(), *n));
+        let checks = self
+            .checks
+            .iter()
+            .map(|(check, n)| (format!("{check:?}"), *n));
+        fields
+            .chain(checks)
+            .min_by_key(|(_, n)| *n)
+            .unwrap_or_default()
     }
 }
 
@@ -266,12 +275,18 @@ impl fmt::Display for Report {
         ] {
             writeln!(f, "{n:>8}  {:>4.1} %  {what}", share(n))?;
         }
-        writeln!(f, "besides, {connections} connections, {connections_allowed} allowed")?;
+        writeln!(
+            f,
+            "besides, {connections} connections, {connections_allowed} allowed"
+        )?;
         writeln!(f, "requests that a field decided:")?;
         for (field, n) in &self.decided {
             writeln!(f, "{n:>8}  {field}")?;
         }
-        writeln!(f, "requests that a check of tokens decided, counted to {ENOUGH}:")?;
+        writeln!(
+            f,
+            "requests that a check of tokens decided, counted to {ENOUGH}:"
+        )?;
         for (check, n) in &self.checks {
             writeln!(f, "{n:>8}  {check:?}")?;
         }
@@ -296,7 +311,10 @@ impl fmt::Display for Difference {
             labels,
             ports,
         } = workload;
-        writeln!(f, "# workload in {namespace}, labels {labels:?}, ports {ports:?}")?;
+        writeln!(
+            f,
+            "# workload in {namespace}, labels {labels:?}, ports {ports:?}"
+        )?;
         writeln!(f, "{}", yaml::shell_line(call))?;
         writeln!(f, "model: {:?}", self.model)?;
         match &self.other {

@@ -105,6 +105,8 @@ pub fn workloads(chance: &mut Chance) -> Vec<Workload> {
                         PortKind::Http,
                         PortKind::Http,
                         PortKind::Http,
+                        PortKind::Http,
+                        PortKind::Auto,
                         PortKind::Auto,
                         PortKind::Tcp,
                     ]);
@@ -232,7 +234,7 @@ fn jwt_rule(chance: &mut Chance, keys: &[Key]) -> JwtRule {
             });
         }
     }
-    if !chance.one_in(3) {
+    if !chance.one_in(5) {
         rule.space_delimited_claims.push("words".into());
     }
     rule
@@ -391,7 +393,9 @@ fn principal(chance: &mut Chance) -> String {
     match chance.within(0..=9) {
         0 => format!("spiffe://{identity}"), // S-87
         1 | 2 => match identity.split_once('/') {
-            Some((_, rest)) => format!("{}/{rest}", chance.pick(&["*", "*corp.example", "*.local"])),
+            Some((_, rest)) => {
+                format!("{}/{rest}", chance.pick(&["*", "*corp.example", "*.local"]))
+            }
             None => identity,
         },
         3 => match identity.rsplit_once('/') {
