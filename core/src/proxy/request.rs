@@ -40,6 +40,10 @@ pub(super) fn begin(
         r.protocol = Some("HTTP/1.1");
         r.authority = head.authority.map(text);
         r.forwarded_for = joined(head, Known::XForwardedFor).map(|v| text(&v));
+        r.original_path = head
+            .fields()
+            .find(|f| f.known == Known::XEnvoyOriginalPath)
+            .map(|f| text(f.value));
         r.user_agent = head
             .fields()
             .find(|f| f.known == Known::UserAgent)

@@ -30,7 +30,7 @@ impl fmt::Display for Unreadable {
 }
 
 /// One case, its mesh already changed by `mesh_config` and `mesh_patch`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Case {
     pub(super) theme: Arc<str>,
     pub(super) id: String,
@@ -39,7 +39,7 @@ pub(super) struct Case {
     pub(super) needs: Vec<String>,
     pub(super) mesh: Mesh,
     /// Documents of the case's own resources.
-    resources: Vec<Node>,
+    pub(super) resources: Vec<Node>,
     pub(super) checks: Vec<Check>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Mesh {
     workloads: Vec<Node>,
     pub(super) services: Vec<Service>,
     /// Documents of the fixture's resources.
-    resources: Vec<Node>,
+    pub(super) resources: Vec<Node>,
     pub(super) by_name: BTreeMap<String, Workload>,
     /// Clients outside of the cluster.
     pub(super) external: BTreeMap<String, IpAddr>,
