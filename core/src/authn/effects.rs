@@ -105,7 +105,7 @@ mod tests {
             (json!(9_007_199_254_740_993_u64), Some("9007199254740993")),
             (json!(u64::MAX), Some("18446744073709551615")),
             (json!(1e17), Some("100000000000000000")),
-            (json!(1e18), Some("1e18")),
+            (json!(1e18), Some("1e+18")),
             (json!(["a", "b"]), Some("WyJhIiwiYiJd")),
             (json!([]), Some("W10=")),
             (json!({"k": "v"}), Some("eyJrIjoidiJ9")),
