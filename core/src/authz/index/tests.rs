@@ -425,7 +425,7 @@ fn found(texts: &[&str], value: &impl Value) -> Vec<u32> {
     };
     let entries = (0..).zip(texts);
     let begun =
-        Begun::new(entries.map(|(at, text)| (text.as_bytes().to_vec(), list(at), list(at + 100))));
+        Begun::new(entries.map(|(at, text)| (text.as_bytes().to_vec(), list(at), list(at + 1000))));
     let attributes = Attributes {
         principal: None,
         source_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -449,13 +449,13 @@ fn found(texts: &[&str], value: &impl Value) -> Vec<u32> {
 fn a_table_finds_what_the_value_is_and_what_begins_it() {
     let texts = ["", "a", "aa", "ab", "b"];
     for (value, expected) in [
-        ("", &[0, 100][..]),
-        ("a", &[1, 100, 101]),
-        ("aa", &[2, 100, 101, 102]),
-        ("aaa", &[100, 101, 102]),
-        ("ac", &[100, 101]),
-        ("c", &[100]),
-        ("A", &[100]),
+        ("", &[0, 1000][..]),
+        ("a", &[1, 1000, 1001]),
+        ("aa", &[2, 1000, 1001, 1002]),
+        ("aaa", &[1000, 1001, 1002]),
+        ("ac", &[1000, 1001]),
+        ("c", &[1000]),
+        ("A", &[1000]),
     ] {
         assert_eq!(found(&texts, &Whole(value.as_bytes())), expected, "{value}");
         assert_eq!(found(&texts, &Bytes(value.bytes())), expected, "{value}");
@@ -479,7 +479,7 @@ fn a_table_of_long_texts_with_much_in_common_is_searched_like_any_other() {
             let mut expected: Vec<u32> = Vec::new();
             for (at, text) in (0..).zip(texts) {
                 expected.extend((text == value).then_some(at));
-                expected.extend(value.starts_with(text).then_some(at + 100));
+                expected.extend(value.starts_with(text).then_some(at + 1000));
             }
             expected.sort_unstable();
             assert_eq!(
