@@ -53,7 +53,7 @@ pub struct Explanation {
 pub struct RuleTrace {
     pub issuer: String,
     pub origin: Origin,
-    /// In the order in which they were looked at, which is not that of [`find`](super::locate) (S-214).
+    /// In the order in which they were looked at, from the back (S-214).
     pub tokens: Vec<TokenTrace>,
     /// `Status::Missing`: there is no token in its places.
     pub outcome: Result<(), Status>,
