@@ -2,6 +2,7 @@
 //!
 //! The files of a mesh are rotated here; those of a sidecar by whoever runs it, who then sends SIGHUP.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -11,9 +12,10 @@ use std::thread;
 use std::time::Duration;
 
 use meshward_core::api::mesh_config::AccessLogEncoding;
+use meshward_core::telemetry::levels::{Levels, Scope};
 use meshward_core::telemetry::{Record, accesslog};
 
-use crate::say;
+use crate::{machine, say};
 
 /// Lines are gathered for so long before they are written.
 const GATHER: Duration = Duration::from_millis(50);
@@ -97,6 +99,8 @@ struct State {
     /// A place that is empty is free.
     files: Vec<Option<Log>>,
     by_number: Vec<Option<usize>>,
+    /// Where what is said beside the records goes, and how much of it; nobody else is here.
+    notes: BTreeMap<usize, (usize, Levels)>,
     encoding: AccessLogEncoding,
     /// Files are moved away when they have so many bytes.
     max: Option<u64>,
@@ -141,7 +145,7 @@ impl Logs {
         self.shared.lock().max = Some(FILE_MAX);
     }
 
-    /// Opens the files anew, which is how logs are rotated; on failure everything stays.
+    /// Opens the files anew, which is how logs are rotated; on failure everything stays. Nobody's notes have a file then.
     pub(crate) fn reopen(
         &self,
         paths: &[Option<PathBuf>],
@@ -151,6 +155,7 @@ impl Logs {
         let mut state = self.shared.flush();
         state.files = new.files;
         state.by_number = new.by_number;
+        state.notes.clear();
         state.encoding = new.encoding;
         Ok(())
     }
@@ -182,20 +187,50 @@ impl Logs {
         let Some(at) = state.by_number.get(number).copied().flatten() else {
             return;
         };
-        let (woken, encoding) = (state.woken, state.encoding);
-        let Some(Some(log)) = state.files.get_mut(at) else {
+        let encoding = state.encoding;
+        let written = state.append(at, |lines| match encoding {
+            AccessLogEncoding::Text => accesslog::format(record, lines),
+            AccessLogEncoding::Json => accesslog::format_json(record, lines),
+        });
+        if written && !std::mem::replace(&mut state.woken, true) {
+            drop(state);
+            self.shared.something.notify_one();
+        }
+    }
+
+    /// Lets what `number` says of its scopes at these levels go into that file; `None`: nothing any more.
+    pub(crate) fn set_notes(
+        &self,
+        number: usize,
+        notes: Option<(&Path, Levels)>,
+    ) -> Result<(), String> {
+        let mut state = self.shared.lock();
+        match notes {
+            Some((path, levels)) => {
+                let at = state.file(path)?;
+                state.notes.insert(number, (at, levels));
+            }
+            None => {
+                state.notes.remove(&number);
+            }
+        }
+        state.close_unused();
+        Ok(())
+    }
+
+    /// A line as Istio's proxy writes it, if it is wanted.
+    pub(crate) fn note(&self, number: usize, scope: Scope, what: &str) {
+        let mut state = self.shared.lock();
+        let wanted = state.notes.get(&number).copied();
+        let Some((at, _)) = wanted.filter(|(_, levels)| levels.writes(scope)) else {
             return;
         };
-        if log.lines.len() >= WAITING_MAX {
-            log.lost += 1;
+        let now = machine::now();
+        let line = format!("{now}\tdebug\tenvoy {}\t{what}\n", scope.name());
+        if !state.append(at, |lines| lines.extend_from_slice(line.as_bytes())) {
             return;
         }
-        match encoding {
-            AccessLogEncoding::Text => accesslog::format(record, &mut log.lines),
-            AccessLogEncoding::Json => accesslog::format_json(record, &mut log.lines),
-        }
-        if !woken {
-            state.woken = true;
+        if !std::mem::replace(&mut state.woken, true) {
             drop(state);
             self.shared.something.notify_one();
         }
@@ -271,11 +306,25 @@ impl State {
         }
     }
 
+    /// Adds to the lines of the file at that place; `false`: there is none, or no room.
+    fn append(&mut self, at: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let Some(Some(log)) = self.files.get_mut(at) else {
+            return false;
+        };
+        if log.lines.len() >= WAITING_MAX {
+            log.lost += 1;
+            return false;
+        }
+        write(&mut log.lines);
+        true
+    }
+
     /// Closes files that no number has and whose lines are in the writer's hands or written.
     fn close_unused(&mut self) {
         for (at, place) in self.files.iter_mut().enumerate() {
             if place.as_ref().is_some_and(|log| log.lines.is_empty())
                 && !self.by_number.contains(&Some(at))
+                && self.notes.values().all(|(of, _)| *of != at)
             {
                 *place = None;
             }

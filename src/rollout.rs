@@ -110,9 +110,10 @@ fn status(arguments: &Status) -> Result<ExitCode, Failure> {
             updated,
             failed,
         } = progress;
-        if failed.is_some() {
+        if let Some(why) = failed {
+            let why = why.lines().next().unwrap_or_default();
             return Err(Failure::Server(format!(
-                "error: deployment \"{name}\" exceeded its progress deadline"
+                "error: deployment \"{name}\" exceeded its progress deadline\n  hint: {why}"
             )));
         }
         let line = if updated >= replicas {

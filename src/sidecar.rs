@@ -14,6 +14,7 @@ use meshward_core::link::Entry;
 use meshward_core::proxy::Proxy;
 use meshward_core::sync::{Published, Reader};
 use meshward_core::telemetry::Record;
+use meshward_core::telemetry::levels::Scope;
 use meshward_core::tls::Crypto;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -291,7 +292,7 @@ macro_rules! shards {
                     ));
                 }
 
-                fn note(&mut self, proxy: ProxyId, link: LinkId, what: &str) {
+                fn note(&mut self, proxy: ProxyId, link: LinkId, _: Scope, what: &str) {
                     if self.level == LogLevel::Debug {
                         say::err(format_args!(
                             "debug: proxy {} link {link:?}: {what}",

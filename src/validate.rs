@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use meshward_core::api::load::{Cause, Finding, Text, load_objects, validate_objects};
+use meshward_core::api::load::{Finding, Text, validate_objects};
 
 use crate::apply::Source;
 use crate::exit::Failure;
@@ -33,8 +33,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         })
         .collect();
     let namespace = &arguments.source.namespace;
-    let mut findings = by_file(validate_objects(&texts, namespace, arguments.strict));
-    let mut notes = by_file(not_enforced(&texts, namespace));
+    let judged = validate_objects(&texts, namespace, arguments.strict);
+    let mut findings = by_file(judged.findings);
+    let mut notes = by_file(judged.not_enforced);
     let mut all_valid = true;
     let mut said = BTreeSet::new();
     // A file that is named twice is judged twice and spoken of once.
@@ -57,18 +58,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     } else {
         Ok(Failure::Data(Vec::new()).code())
     }
-}
-
-/// What a load would refuse although it is valid.
-fn not_enforced(texts: &[Text], namespace: &str) -> Vec<Finding> {
-    let findings = match load_objects(texts, namespace, false) {
-        Ok(loaded) => loaded.warnings,
-        Err(refused) => refused.findings,
-    };
-    findings
-        .into_iter()
-        .filter(|finding| finding.cause == Cause::NotEnforced)
-        .collect()
 }
 
 fn by_file(findings: Vec<Finding>) -> BTreeMap<Arc<str>, Vec<Finding>> {

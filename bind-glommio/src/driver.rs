@@ -14,6 +14,7 @@ use meshward_core::machine::{Machine, step};
 use meshward_core::proxy::{Action, Input};
 use meshward_core::sync::Reader;
 use meshward_core::telemetry::Record;
+use meshward_core::telemetry::levels::Scope;
 use socket2::Socket;
 
 use crate::clock::Clock;
@@ -38,9 +39,9 @@ pub trait Sink {
         let _ = (proxy, listener, error);
     }
 
-    /// A machine said why a link ended before its time.
-    fn note(&mut self, proxy: ProxyId, link: LinkId, what: &str) {
-        let _ = (proxy, link, what);
+    /// A machine said why a link ended before its time, or how it decided.
+    fn note(&mut self, proxy: ProxyId, link: LinkId, scope: Scope, what: &str) {
+        let _ = (proxy, link, scope, what);
     }
 
     /// A proxy that was to be removed has let go of its last link, and its machine is gone.
@@ -562,7 +563,7 @@ impl<M: Machine<Input = Input, Action = Action>> Driver<M> {
         let next = step(machine, input, self.clock.now(), |action| match action {
             Action::Link(id, command) => links.obey(ring, proxy, id, command),
             Action::Report(record) => sink.record(proxy, record),
-            Action::Note(link, what) => sink.note(proxy, link, &what),
+            Action::Note(link, scope, what) => sink.note(proxy, link, scope, &what),
         });
         links.drive_touched(ring);
         let at = next.map(|d| d.at);

@@ -56,7 +56,7 @@ impl Action {
     pub(crate) fn new(action: proxy::Action, py: Python<'_>) -> Self {
         let (id, command) = match action {
             proxy::Action::Report(record) => return Self::Report(Report(record)),
-            proxy::Action::Note(id, what) => {
+            proxy::Action::Note(id, _, what) => {
                 let (link, what) = (LinkId(id), what.into_owned());
                 return Self::Note(Note { link, what });
             }

@@ -12,6 +12,7 @@ mod link;
 mod opaque;
 mod request;
 mod rewrite;
+mod said;
 mod upstream;
 mod world;
 
@@ -34,6 +35,7 @@ use crate::rng::{Purpose, Rng};
 use crate::snapshot::Snapshot;
 use crate::spiffe::Svid;
 use crate::telemetry::Record;
+use crate::telemetry::levels::{Levels, Scope};
 use crate::timer::Timers;
 use crate::tls::Crypto;
 
@@ -50,6 +52,8 @@ pub enum Input {
     Snapshot(Arc<Snapshot>),
     /// A new certificate, key and trust bundle. Links that are open stay; new handshakes use it.
     Svid(Arc<Svid>),
+    /// What to say beside the access log, from now on.
+    Levels(Levels),
     /// Finish what is open and take no new requests; what is left after `grace` is reset.
     Drain { grace: Duration },
     /// Time went on.
@@ -63,9 +67,9 @@ pub enum Action {
     Link(LinkId, LinkCommand),
     /// A fact for the access log.
     Report(Box<Record>),
-    /// Why a link ended before its time, for people who look closely: a limit, a failed handshake, a broken protocol. Holds no
-    /// byte of a peer.
-    Note(LinkId, Cow<'static, str>),
+    /// For people who look closely: why a link ended before its time (a limit, a failed handshake, a broken protocol), and
+    /// with [`Input::Levels`] how decisions came out. Holds no byte of a peer.
+    Note(LinkId, Scope, Cow<'static, str>),
 }
 
 /// What happened so far. Counters only grow.
@@ -124,6 +128,7 @@ struct Shared {
     tokens: Cache,
     stats: Stats,
     now: Now,
+    levels: Levels,
     /// Draining, until this instant.
     drain: Option<Instant>,
     /// The instant has come: everything was let go of, and only `Closed` is awaited.
@@ -158,7 +163,8 @@ pub(crate) fn forwarded(
 
 impl Shared {
     fn note(&mut self, link: LinkId, what: impl Into<Cow<'static, str>>) {
-        self.actions.push_back(Action::Note(link, what.into()));
+        let note = Action::Note(link, Scope::Connection, what.into());
+        self.actions.push_back(note);
     }
 }
 
@@ -184,6 +190,7 @@ impl Proxy {
                 tokens: Cache::default(),
                 stats: Stats::default(),
                 now,
+                levels: Levels::default(),
                 drain: None,
                 drained: false,
             },
@@ -324,6 +331,7 @@ impl Machine for Proxy {
             Input::Link(id, event) => self.on_upstream(id, event),
             Input::Snapshot(snapshot) => self.on_snapshot(snapshot),
             Input::Svid(svid) => self.on_svid(svid),
+            Input::Levels(levels) => self.shared.levels = levels,
             Input::Drain { grace } => self.on_drain(grace),
             Input::Tick => {}
         }

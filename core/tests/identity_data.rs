@@ -20,16 +20,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use meshward_core::clock::UnixTime;
 use meshward_core::spiffe::{
-    Leaf, SpiffeId, Svid, SvidFile, TrustBundle, TrustDomain, VerifyError,
-    check_signing_certificate, verify_client, verify_server,
+    Leaf, SpiffeId, Svid, SvidFile, TrustBundle, TrustDomain, VerifyError, verify_client,
+    verify_server,
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName};
 use serde_json::Value;
-use testing::{
-    Authority, CLIENT_AUTH, CRL_SIGN, DIGITAL_SIGNATURE, KEY_CERT_SIGN, KEY_ENCIPHERMENT,
-    SERVER_AUTH, Spec, cn,
-};
+use testing::{Authority, Spec};
 use webpki::ALL_VERIFICATION_ALGS as ALGORITHMS;
 
 /// The file's text, or nothing where the shared folder is absent.
@@ -62,21 +59,6 @@ fn rows(set: &str) -> Vec<Value> {
         .collect();
     assert!(!rows.is_empty(), "{set} has no rows");
     rows
-}
-
-/// The checks of a corpus theme.
-fn checks(theme: &str) -> Vec<Value> {
-    let Some(text) = shared(&format!("corpus/open/{theme}.yaml")) else {
-        return Vec::new();
-    };
-    let file: Value = serde_saphyr::from_str(&text).expect("a corpus file");
-    let checks: Vec<Value> = list(&file["cases"])
-        .iter()
-        .flat_map(|case| list(&case["checks"]))
-        .cloned()
-        .collect();
-    assert!(!checks.is_empty(), "{theme} has no checks");
-    checks
 }
 
 fn list(value: &Value) -> &[Value] {
@@ -374,119 +356,4 @@ fn bettertls_is_scored_in_full() {
         }
     }
     settle("bettertls", rows.len(), &wrong);
-}
-
-/// S-80.
-#[test]
-fn the_corpus_of_spiffe_ids_holds() {
-    let mut wrong = Vec::new();
-    let checks = checks("spiffe-id");
-    for check in &checks {
-        let id = text(&check["id"]);
-        assert_eq!(text(&check["kind"]), "spiffe_id", "{id}");
-        let uri = check["uri"].as_str().map_or_else(
-            || {
-                let times = |field: &str, c: &str| {
-                    let n = check[field].as_u64().expect("a length");
-                    c.repeat(usize::try_from(n).expect("a length"))
-                };
-                format!(
-                    "spiffe://{}/{}",
-                    times("td_len", "a"),
-                    times("path_len", "b")
-                )
-            },
-            str::to_owned,
-        );
-        let read = SpiffeId::parse(&uri);
-        let canonical = check["expect"]["canonical"].as_str();
-        let right = read.is_ok() == check["expect"]["valid"].as_bool().expect("a verdict")
-            && canonical.is_none_or(|want| read.as_ref().is_ok_and(|id| id.as_str() == want));
-        if !right {
-            wrong.push(format!("{id}: {uri} {read:?}"));
-        }
-    }
-    settle("spiffe-id", checks.len(), &wrong);
-}
-
-/// S-81, S-82, S-84. Bundle documents (S-85) are not certificates and not read here.
-#[test]
-fn the_corpus_of_x509_svids_holds() {
-    let mut wrong = Vec::new();
-    let mut count = 0;
-    let ca = Authority::root(&Spec::authority("mesh"));
-    for check in checks("x509-svid") {
-        let id = text(&check["id"]);
-        let cert = || ca.issue(&spec(&check["cert"]));
-        let verdict = match text(&check["kind"]) {
-            "x509_svid" => Leaf::parse(&cert()).map(|_| ()),
-            "x509_ca" => check_signing_certificate(&cert()),
-            "bundle" => {
-                println!("{id}: not a certificate");
-                continue;
-            }
-            kind => panic!("{id}: kind {kind}"),
-        };
-        count += 1;
-        if verdict.is_ok() != check["expect"]["valid"].as_bool().expect("a verdict") {
-            wrong.push(format!("{id}: {verdict:?}"));
-        }
-    }
-    settle("x509-svid", count, &wrong);
-}
-
-/// CERT of the corpus format, its defaults included.
-fn spec(cert: &Value) -> Spec {
-    let mut spec = Spec::leaf("");
-    let names = |field: &str, tag: u8| {
-        list(&cert[field])
-            .iter()
-            .map(move |name| (tag, text(name).as_bytes().to_vec()))
-            .collect::<Vec<_>>()
-    };
-    spec.sans = [names("uris", 6), names("dns", 2)].concat();
-    let fields = cert.as_object().expect("a certificate");
-    for (field, value) in fields {
-        match field.as_str() {
-            "uris" | "dns" => {}
-            "key_usage" => {
-                spec.key_usage = value.as_array().map(|uses| {
-                    let bit = |name: &Value| match text(name) {
-                        "digitalSignature" => DIGITAL_SIGNATURE,
-                        "keyEncipherment" => KEY_ENCIPHERMENT,
-                        "keyAgreement" => 0x0800,
-                        "keyCertSign" => KEY_CERT_SIGN,
-                        "cRLSign" => CRL_SIGN,
-                        other => panic!("key usage {other}"),
-                    };
-                    uses.iter().map(bit).fold(0, |all, bit| all | bit)
-                });
-            }
-            "key_usage_critical" => spec.key_usage_critical = value.as_bool().expect("a bool"),
-            "eku" => {
-                spec.ext_key_usage = value.as_array().map(|purposes| {
-                    let oid = |name: &Value| match text(name) {
-                        "serverAuth" => SERVER_AUTH,
-                        "clientAuth" => CLIENT_AUTH,
-                        other => panic!("purpose {other}"),
-                    };
-                    purposes.iter().map(oid).collect()
-                });
-            }
-            "is_ca" => spec.is_ca = value.as_bool(),
-            "path_len" => spec.path_len = value.as_u64().and_then(|len| u8::try_from(len).ok()),
-            "subject" => {
-                spec.subject = match text(value).split_once('=') {
-                    Some(("CN", name)) => vec![cn(name)],
-                    Some(("O", name)) => {
-                        vec![(rcgen::DnType::OrganizationName, name.to_owned())]
-                    }
-                    _ => panic!("subject {value}"),
-                }
-            }
-            "san_critical" => spec.san_critical = value.as_bool(),
-            other => panic!("field {other}"),
-        }
-    }
-    spec
 }

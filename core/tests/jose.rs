@@ -17,11 +17,15 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use meshward_core::api::meta::{Labels, Meta, Origin};
+use meshward_core::api::request_authentication::{JwtRule, KeySource, RequestAuthentication};
 use meshward_core::authn::jwk::KeySet;
 use meshward_core::authn::jws::Jws;
 use meshward_core::authn::status::Status;
 use meshward_core::authn::token::{Demand, Token, verify};
+use meshward_core::authn::{Cache, Presented, authenticate, compile};
 use meshward_core::clock::UnixTime;
+use meshward_core::http::head::Fields;
 use meshward_core::limits::TOKEN_MAX;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -280,6 +284,80 @@ fn attacks_end_as_the_rfcs_want_it() {
         differences.row(&row.id, expected, judge(row).map_err(|s| s.to_string()));
     }
     differences.end("RFCs");
+}
+
+/// A policy with one rule, which the row's token has to satisfy.
+fn policy(row: &Attack) -> RequestAuthentication {
+    let origin = Origin {
+        file: "jwt_attacks".into(),
+        line: 1,
+        column: 1,
+    };
+    let rule = JwtRule {
+        issuer: row.issuer.clone(),
+        audiences: row.audiences.clone(),
+        keys: KeySource::Inline(row.jwks.clone()),
+        from_headers: Vec::new(),
+        from_params: Vec::new(),
+        from_cookies: Vec::new(),
+        output_payload_to_header: None,
+        output_claims: Vec::new(),
+        forward_original_token: false,
+        space_delimited_claims: Vec::new(),
+        origin: origin.clone(),
+    };
+    RequestAuthentication {
+        meta: Meta {
+            name: "jwt".into(),
+            namespace: "default".into(),
+            created: 0,
+            annotations: Labels::new(),
+            labels: Labels::new(),
+            origin,
+        },
+        selector: None,
+        targets: false,
+        rules: vec![rule],
+    }
+}
+
+/// The whole way of a request: found, verified, remembered. It ends as the token alone does, the second time as the first;
+/// and nobody passes as somebody by a token that was refused.
+#[test]
+fn attacks_end_in_a_request_as_they_end_alone() {
+    let Some(rows) = read::<Attack>("jwt_attacks") else {
+        return;
+    };
+    // One cache for all: what one row leaves there is of no use to another.
+    let mut cache = Cache::default();
+    for row in &rows {
+        let rules = compile(&[&policy(row)]);
+        let value = format!("Bearer {}", row.token.trim_matches([' ', '\t']));
+        let lines: [(&[u8], &[u8]); 1] = [(b"authorization", value.as_bytes())];
+        let request = Presented {
+            method: "GET",
+            path: b"/",
+            authority: b"a",
+            tls: false,
+            fields: Fields::listed(&lines),
+        };
+        let alone = judge(row);
+        let usable = KeySet::parse(&row.jwks).is_ok_and(|keys| !keys.is_empty());
+        for time in 1..=2 {
+            let now = UnixTime(row.at * 1000);
+            let end = authenticate(&rules, &request, now, &mut cache, &mut ());
+            match (&alone, end) {
+                (Ok(()), Ok(end)) => assert!(end.claims.is_some(), "{} {time}", row.id),
+                (Err(status), Err(refusal)) if usable => {
+                    assert_eq!(refusal.status, *status, "{} {time}", row.id);
+                }
+                (Err(_), Err(_)) => {}
+                (alone, end) => panic!("{} {time}: {alone:?} alone, then {end:?}", row.id),
+            }
+        }
+    }
+    assert!(rows.len() >= 273, "only {} rows", rows.len());
+    assert!(!cache.is_empty());
 }
 
 #[test]

@@ -107,6 +107,10 @@ impl Trace {
                 self.hash.write(b"D");
                 self.hash.number(grace.as_nanos() as u64);
             }
+            Input::Levels(levels) => {
+                self.hash.write(b"L");
+                self.hash.text(&levels.to_string());
+            }
             Input::Tick => self.hash.write(b"T"),
         }
         if !matches!(self.lines, Lines::Unwritten) {
@@ -115,6 +119,7 @@ impl Trace {
                 Input::Snapshot(_) => "snapshot".into(),
                 Input::Svid(_) => "svid".into(),
                 Input::Drain { grace } => format!("drain grace={grace:?}"),
+                Input::Levels(_) => "levels".into(),
                 Input::Tick => "tick".into(),
             };
             self.line(process, now, '<', &what);
@@ -132,9 +137,10 @@ impl Trace {
                 self.hash.write(b"r");
                 self.hash.text(&format!("{record:?}"));
             }
-            Action::Note(id, what) => {
+            Action::Note(id, scope, what) => {
                 self.hash.write(b"n");
                 self.hash.number(id.0);
+                self.hash.text(scope.name());
                 self.hash.text(what);
             }
         }
@@ -147,7 +153,7 @@ impl Trace {
                     r.flags,
                     r.details.as_deref().unwrap_or("-")
                 ),
-                Action::Note(id, what) => format!("note {id:?} {what}"),
+                Action::Note(id, scope, what) => format!("note {id:?} {}: {what}", scope.name()),
             };
             self.line(process, now, '>', &what);
         }

@@ -12,6 +12,7 @@ use meshward_core::control::mesh::{Mesh, PodFacts, PodKey};
 use meshward_core::control::plane::Plane;
 use meshward_core::proxy::Input;
 use meshward_core::snapshot::Snapshot;
+use meshward_core::telemetry::levels::Levels;
 
 use super::apps::AppKind;
 use super::certificates::Certificates;
@@ -219,6 +220,7 @@ impl State {
                     certificates: sidecar.certificates,
                     sent: sidecar.configured,
                     in_force: None,
+                    levels: Levels::default(),
                 })
             }
         };

@@ -11,6 +11,7 @@ use crate::exit::Failure;
 use crate::explain;
 
 mod config;
+mod levels;
 mod secrets;
 
 impl State {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use meshward_core::clock::UnixTime;
 use meshward_core::control::mesh::{ENTRY_PORTS, PodFacts, PodPort};
 use meshward_core::control::plane::Wiring;
+use meshward_core::telemetry::levels::Levels;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -92,6 +93,8 @@ pub(crate) struct Sidecar {
     pub(crate) sent: Configured,
     /// What it is known to decide by.
     pub(crate) in_force: Option<Configured>,
+    /// How much it writes beside its records.
+    pub(crate) levels: Levels,
 }
 
 /// One snapshot of a sidecar.

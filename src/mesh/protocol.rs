@@ -65,6 +65,12 @@ pub(crate) enum Ask {
         workload: String,
         namespace: Option<String>,
     },
+    /// How much a sidecar writes of its scopes, after a change if there is one.
+    Levels {
+        workload: String,
+        namespace: Option<String>,
+        change: Option<LevelChange>,
+    },
     Get {
         scope: Scope,
         /// Whole objects, too.
@@ -107,6 +113,16 @@ pub(crate) enum Part {
     Cluster,
     Secret,
     Policy,
+}
+
+/// A change of levels.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LevelChange {
+    /// As istioctl takes it: `rbac:debug,jwt:off`.
+    To(String),
+    /// Back to where they were.
+    Reset,
 }
 
 /// A request that somebody thinks of. Its headers may hold credentials.

@@ -123,9 +123,12 @@ impl State {
             }
             Err(failure) => {
                 let PodKey { namespace, name } = &pod;
-                let why = failure.to_string();
+                let why = match failure {
+                    Failure::Data(findings) => findings.join("\n"),
+                    Failure::Usage(why) | Failure::Server(why) | Failure::Machine(why) => why,
+                };
                 say::err(format_args!(
-                    "pod {namespace}/{name} stays as it is, the one that was to follow it is not ready:\n{why}"
+                    "error: pod {namespace}/{name} stays as it is: {why}"
                 ));
                 self.rollouts.fail(&deployment, why);
             }

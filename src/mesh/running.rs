@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -25,7 +26,7 @@ use super::protocol::FileText;
 use super::rollout::Rollouts;
 use super::server;
 use super::shards::{Seat, Shards};
-use super::sources::Sources;
+use super::sources::{Sources, place_of};
 use super::state::{DRAIN_GRACE, DRAIN_MARGIN, State, kinds, need_files};
 pub(crate) use super::state::{data, texts};
 use crate::exit::Failure;
@@ -69,6 +70,8 @@ pub(crate) struct Running {
     state: Arc<Mutex<State>>,
     keeper: thread::JoinHandle<()>,
     events: Sender<Event>,
+    /// Nobody is to wait any more for pods that are made anew.
+    enough: Arc<AtomicBool>,
 }
 
 /// What the keeper is told.
@@ -100,8 +103,7 @@ impl Design {
             say::err("warning: no pod: the mesh is empty until something is applied");
         }
         let mut sources = Sources::default();
-        let written = plane.store().objects().map(|o| (o.key(), o.meta()));
-        sources.note(&texts, written);
+        sources.note(&texts, plane.store().objects().map(place_of));
         Ok(Self {
             plane,
             sources,
@@ -153,11 +155,13 @@ impl Running {
             rollouts: Rollouts::default(),
             began: machine::now(),
             last_uid: 0,
+            enough: Arc::default(),
         };
         let late = state.adopt(design.plane, &design.kinds, &[])?;
         for warning in late {
             say::err(warning);
         }
+        let enough = Arc::clone(&state.enough);
         let state = Arc::new(Mutex::new(state));
         let asked = Arc::clone(&state);
         let thread = |e| Failure::Machine(format!("a thread cannot start: {e}"));
@@ -171,6 +175,7 @@ impl Running {
             state,
             keeper,
             events,
+            enough,
         })
     }
 
@@ -198,6 +203,7 @@ impl Running {
     /// Ends everything in order: nobody comes in, what is open may finish, apps end, keys and sockets go. `hurry`: end
     /// what is open at once.
     pub(crate) fn end(self, hurry: impl Fn() -> bool) -> Result<(), Failure> {
+        self.enough.store(true, Ordering::Relaxed);
         let _ = self.events.send(Event::End);
         let _ = self.keeper.join();
         let (shards, edge, apps, stopping) = {

@@ -11,6 +11,7 @@ use meshward_core::id::LinkId;
 use meshward_core::link::Entry;
 use meshward_core::proxy::{Input, Proxy};
 use meshward_core::telemetry::Record;
+use meshward_core::telemetry::levels::Scope;
 use meshward_core::tls::Crypto;
 
 use crate::logs::Logs;
@@ -62,9 +63,11 @@ impl Ears {
         self.logs.write(number, record);
     }
 
-    fn note(&self, proxy: u32, link: LinkId, what: &str) {
-        if self.notes {
-            let worker = self.worker;
+    fn note(&self, proxy: u32, link: LinkId, scope: Scope, what: &str) {
+        let worker = self.worker;
+        let number = log_number(Seat { worker, proxy }, self.workers);
+        self.logs.note(number, scope, what);
+        if self.notes && scope == Scope::Connection {
             say::err(format_args!(
                 "debug: worker {worker} proxy {proxy} link {link:?}: {what}"
             ));
@@ -227,8 +230,8 @@ macro_rules! over {
                 fn listener_failed(&mut self, _: ProxyId, listener: SocketAddr, e: &io::Error) {
                     super::listener_failed(listener, e);
                 }
-                fn note(&mut self, proxy: ProxyId, link: LinkId, what: &str) {
-                    Ears::note(self, proxy.0, link, what);
+                fn note(&mut self, proxy: ProxyId, link: LinkId, scope: Scope, what: &str) {
+                    Ears::note(self, proxy.0, link, scope, what);
                 }
                 fn removed(&mut self, proxy: ProxyId) {
                     Ears::removed(self, proxy.0);

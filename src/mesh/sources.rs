@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use meshward_core::api::load::Text;
 use meshward_core::api::load::yaml::{self, Node, Value as Yaml};
-use meshward_core::api::meta::{Labels, Meta};
-use meshward_core::api::object::Key;
+use meshward_core::api::meta::{Labels, Meta, Origin};
+use meshward_core::api::object::{Key, Object};
 use serde_json::{Map, Number, Value, json};
 
 use super::resources::Resource;
@@ -31,14 +31,10 @@ pub(super) struct Source {
 
 impl Sources {
     /// Notes where objects stand that were taken from `texts`.
-    pub(super) fn note<'a>(
-        &mut self,
-        texts: &[Text],
-        objects: impl Iterator<Item = (Key, &'a Meta)>,
-    ) {
+    pub(super) fn note(&mut self, texts: &[Text], objects: impl Iterator<Item = (Key, Origin)>) {
         let mut kept: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
-        for (key, meta) in objects {
-            let file = &meta.origin.file;
+        for (key, origin) in objects {
+            let file = &origin.file;
             if !kept.contains_key(file)
                 && let Some(text) = texts.iter().find(|text| text.name == *file)
             {
@@ -47,8 +43,8 @@ impl Sources {
             if let Some(text) = kept.get(file) {
                 let source = Source {
                     text: Arc::clone(text),
-                    line: meta.origin.line,
-                    column: meta.origin.column,
+                    line: origin.line,
+                    column: origin.column,
                     labels: None,
                 };
                 self.by_key.insert(key, Arc::new(source));
@@ -70,6 +66,11 @@ impl Sources {
     pub(super) fn get(&self, key: &Key) -> Option<&Arc<Source>> {
         self.by_key.get(key)
     }
+}
+
+/// Where an object says that it stands.
+pub(super) fn place_of(object: &Object) -> (Key, Origin) {
+    (object.key(), object.meta().origin.clone())
 }
 
 /// Reads sources, each document once.
@@ -256,7 +257,7 @@ mod tests {
         };
         let objects = load_objects(std::slice::from_ref(&text), "shop", false).unwrap();
         let mut sources = Sources::default();
-        let named = objects.objects.iter().map(|o| (o.key(), o.meta()));
+        let named = objects.objects.iter().map(place_of);
         sources.note(&[text], named);
         let mut reader = Reader::default();
         objects

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -13,12 +14,11 @@ use meshward_core::agent::Note;
 use meshward_core::api::finding::Finding;
 use meshward_core::api::load::{Refused, Text, load_keys_and_warnings, load_objects};
 use meshward_core::api::mesh_config::MeshConfig;
-use meshward_core::api::meta::Meta;
 use meshward_core::api::object::Key;
 use meshward_core::clock::UnixTime;
 use meshward_core::control::mesh::{Mesh, PodFacts, PodKey};
 use meshward_core::control::plane::{DeleteError, Plane};
-use meshward_core::control::store::{Change, Outcome, Store};
+use meshward_core::control::store::Outcome;
 use meshward_core::proxy::Input;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
@@ -34,7 +34,7 @@ use super::protocol::{Answer, Ask, FileText, Workload};
 use super::rollout::{Rollouts, outdated};
 use super::running::Event;
 use super::shards::{Seat, Shards};
-use super::sources::Sources;
+use super::sources::{Sources, place_of};
 use crate::exit::Failure;
 use crate::logs::Logs;
 use crate::{machine, say};
@@ -44,9 +44,11 @@ pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// A proxy that has not gone so long after that is not waited for.
 pub(super) const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 /// Workers take over a change within this, or it is said that one does not.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
 /// Apps of pods that take the place of others are waited for so long.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked whether anybody still waits for them.
+const READY_LOOK: Duration = Duration::from_millis(200);
 /// Apps that are started are waited for so long.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
 /// Open files that a mesh has beside its pods, and some that its first connections need.
@@ -75,6 +77,8 @@ pub(super) struct State {
     pub(super) began: UnixTime,
     /// Of the pod that was made last.
     pub(super) last_uid: u64,
+    /// Nobody is to wait any more for pods that are made anew.
+    pub(super) enough: Arc<AtomicBool>,
 }
 
 /// A pod that was deleted; its app goes when its proxy has, or when its time is over.
@@ -111,6 +115,11 @@ impl State {
                 workload,
                 namespace,
             } => self.proxy_config(what, &workload, namespace.as_deref()),
+            Ask::Levels {
+                workload,
+                namespace,
+                change,
+            } => self.levels(&workload, namespace.as_deref(), change),
             Ask::Get { scope, manifests } => Ok(self.list(&scope, manifests)),
             Ask::DeleteNamed {
                 scope,
@@ -197,12 +206,13 @@ impl State {
     ) -> Result<Answer, Failure> {
         let texts = texts(files);
         let objects = load_objects(&texts, namespace, strict).map_err(data)?;
+        let written: Vec<_> = objects.objects.iter().map(place_of).collect();
         let mut next = self.plane.clone();
         let outcomes = next.apply(objects.objects, machine::now()).map_err(data)?;
         let outdated = outdated(&next, &outcomes, &texts)?;
         let mut warnings: Vec<String> = objects.warnings.iter().map(Finding::to_string).collect();
         let former = self.sources.clone();
-        self.sources.note(&texts, changed(&outcomes, next.store()));
+        self.sources.note(&texts, written.into_iter());
         match self.take(next, &texts) {
             Ok(more) => warnings.extend(more),
             Err(failure) => {
@@ -293,7 +303,7 @@ impl State {
         let begun = self.begin_all(change.new, &config, &mut warnings);
         let begun = begun.map_err(told)?;
         if !renewed.is_empty() {
-            let silent = unheard(begun.iter(), READY_PATIENCE);
+            let silent = self.unready(&begun);
             if !silent.is_empty() {
                 for pod in begun {
                     self.discard(pod);
@@ -334,10 +344,23 @@ impl State {
             ));
         }
         let awaited = awaited.iter().filter_map(|key| self.pods.get(key));
-        warnings.extend(unheard(awaited, LISTEN_PATIENCE));
+        let silent = unheard(awaited, LISTEN_PATIENCE).into_iter();
+        warnings.extend(silent.map(|silent| format!("warning: {silent}")));
         // The keeper is there as long as this is asked.
         let _ = self.events.send(Event::Changed);
         Ok(warnings)
+    }
+
+    /// Waits for pods that are to take the place of others; says which do not listen.
+    fn unready(&self, pods: &[Pod]) -> Vec<String> {
+        let end = Instant::now() + READY_PATIENCE;
+        loop {
+            let silent = unheard(pods.iter(), READY_LOOK);
+            let enough = self.enough.load(Ordering::Relaxed);
+            if silent.is_empty() || enough || Instant::now() >= end {
+                return silent;
+            }
+        }
     }
 
     /// Waits until sidecars decide by what they were told, and notes which do. `false`: some do not within `patience`.
@@ -501,7 +524,9 @@ impl State {
         }
         if let Some(sidecar) = &pod.sidecar {
             // Takes no file, so it cannot fail.
-            let _ = self.logs.set(self.shards.log_number(sidecar.seat), None);
+            let number = self.shards.log_number(sidecar.seat);
+            let _ = self.logs.set(number, None);
+            let _ = self.logs.set_notes(number, None);
         }
         // A pod of the same name may run already.
         if !self.pods.contains_key(&pod.facts.key()) {
@@ -541,20 +566,12 @@ fn unheard<'a>(pods: impl Iterator<Item = &'a Pod> + Clone, patience: Duration) 
     let silent = pods.filter_map(|pod| {
         let address = pod.awaited().into_iter().find(|a| missing.contains(a))?;
         Some(format!(
-            "warning: the app of {} does not listen on {address} yet\n  hint: it writes to {}",
+            "the app of {} does not listen on {address} yet\n  hint: it writes to {}",
             called(&pod.facts),
             pod.dir.join("app.log").display()
         ))
     });
     silent.collect()
-}
-
-/// Objects that came or changed.
-fn changed<'a>(outcomes: &'a [Outcome], store: &'a Store) -> impl Iterator<Item = (Key, &'a Meta)> {
-    outcomes
-        .iter()
-        .filter(|outcome| outcome.change != Change::Unchanged)
-        .filter_map(|outcome| Some((outcome.key.clone(), store.get(&outcome.key)?.meta())))
 }
 
 pub(super) fn done(outcomes: &[Outcome], warnings: Vec<String>) -> Answer {

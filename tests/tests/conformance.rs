@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use meshward_tests::conformance::{Options, Refused, Report, Verdict, run};
+use meshward_tests::conformance::{self, Options, Refused, Report, Verdict, run};
 
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -18,8 +18,7 @@ fn here(path: &str) -> PathBuf {
 
 /// The open cases of the shared corpus.
 fn shared() -> Option<PathBuf> {
-    let root = env::var_os("MESHWARD_SHARED").map_or_else(|| here("../../shared"), PathBuf::from);
-    let folder = root.join("corpus/open");
+    let folder = conformance::shared().join("corpus/open");
     if folder.is_dir() {
         return Some(folder);
     }
@@ -114,13 +113,30 @@ fn the_projects_own_cases_hold() {
     });
     let [passed, failed, _] = report.counts();
     assert_eq!(failed, 0, "{report}");
-    assert!(passed >= 33, "only {passed} checks were run");
+    assert!(passed >= 62, "only {passed} checks were run");
     assert_nothing_wrong_is_believed(&report);
     assert_eq!(
         skipped(&report),
         "own-mesh-006/1: needs gateway\nown-mesh-006/2: kind weather\nown-mesh-007/1: needs legacy\n\
          own-mesh-008/1: needs feature-flags\n"
     );
+}
+
+/// As many as the simulator runs, but for what needs its time or its count of links.
+#[test]
+fn the_projects_own_cases_hold_over_sockets() {
+    let report = ran(&Options {
+        folder: here("conformance/own"),
+        driver: conformance::Driver::Tokio,
+        ..Options::default()
+    });
+    let [passed, failed, _] = report.counts();
+    assert_eq!(failed, 0, "{report}");
+    assert!(passed >= 59, "only {passed} checks were run");
+    let known = "own-mesh-006/1: needs gateway\nown-mesh-006/2: kind weather\nown-mesh-007/1: needs legacy\n\
+                 own-mesh-008/1: needs feature-flags\nown-requests-002/5: needs virtual time\n\
+                 own-requests-004/6: needs counted links\nown-requests-004/7: needs counted links\n";
+    assert_eq!(skipped(&report), known);
 }
 
 /// A folder for a test's own copy of a corpus.

@@ -146,12 +146,29 @@ pub fn load_objects(
     })
 }
 
-/// What is to be said about all that a mesh is made of, read as [`load_objects`] reads it, enforced here or not.
+/// What is to be said about texts whose validity is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// Valid is what has no error among them.
+    pub findings: Vec<Finding>,
+    /// What is valid, and would refuse a load because nothing here acts on it.
+    pub not_enforced: Vec<Finding>,
+}
+
+/// Judges all that a mesh is made of, read as [`load_objects`] reads it.
 ///
-/// Valid is what yields no error. Kinds without rules to judge them by yield errors with [`Cause::NotJudged`].
-pub fn validate_objects(texts: &[Text], default_namespace: &str, strict: bool) -> Vec<Finding> {
+/// Kinds without rules to judge them by yield errors with [`Cause::NotJudged`].
+pub fn validate_objects(texts: &[Text], default_namespace: &str, strict: bool) -> Judged {
     let mut loader = Loader::new(Goal::Objects, default_namespace);
-    run(&mut loader, texts, Purpose::Validate, strict)
+    let mut judged = Judged::default();
+    for text in texts {
+        let mut report = Report::new(Arc::clone(&text.name), Purpose::Validate);
+        report.strict(strict);
+        loader.text(&text.text, &mut report);
+        judged.not_enforced.extend(report.take_not_enforced());
+        judged.findings.extend(report.into_findings());
+    }
+    judged
 }
 
 /// Reads which objects texts name, for their removal: `apiVersion`, `kind` and `metadata` alone count.

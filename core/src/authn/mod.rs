@@ -94,7 +94,7 @@ impl fmt::Debug for Refusal {
 /// Holds the tokens of a request against `rules`, in their order: the first rule whose tokens verify ends it, and without
 /// one the request passes only if no rule finds a token (S-211, S-212).
 ///
-/// Whatever rule a token stands before, its text is read once; what was verified before is not verified again.
+/// A token is read once, however many rules look at its place; what was verified before is not verified again.
 pub fn authenticate(
     rules: &Rules,
     request: &Presented<'_>,
@@ -119,7 +119,7 @@ pub fn authenticate(
     for (number, rule) in rules.iter().enumerate() {
         let locations = &rule.locations;
         locations.find(request.fields, request.path, &mut |place, text| {
-            let known = texts.iter().position(|other| *other == text);
+            let known = texts.iter().position(|other| is_same(other, &text));
             let at = known.unwrap_or(texts.len());
             if known.is_none() {
                 texts.push(text);
@@ -129,12 +129,15 @@ pub fn authenticate(
     }
     let mut tokens: Vec<Candidate<'_>> = texts.iter().map(|text| Candidate::new(text)).collect();
     let mut failure = Status::Missing;
+    let mut rest = found.as_slice();
     for (number, rule) in rules.iter().enumerate() {
         listener.rule(&rule.issuer, &rule.origin);
-        let of_rule = found.iter().filter(|(of, ..)| *of == number);
+        let of_rule = rest.iter().take_while(|(of, ..)| *of == number);
+        let (of_rule, others) = rest.split_at(of_rule.count());
+        rest = others;
         // From the back, so that what the first one says is said last (S-214).
         let mut verified = Err(Status::Missing);
-        for (_, place, at) in of_rule.clone().rev() {
+        for (_, place, at) in of_rule.iter().rev() {
             let Some(token) = tokens.get_mut(*at) else {
                 continue;
             };
@@ -148,7 +151,9 @@ pub fn authenticate(
         match verified {
             Ok(verified) => {
                 if !rule.forward {
-                    of_rule.for_each(|(_, place, _)| effects.take(*place, request.path));
+                    for (_, place, _) in of_rule {
+                        effects.take(*place, request.path);
+                    }
                 }
                 effects.put(rule, &verified.payload.0, &verified.claims);
                 listener.ended(End::Verified);
@@ -174,6 +179,16 @@ pub fn authenticate(
         status: failure,
         realm: realm(request),
     })
+}
+
+/// One text found twice: at the same place by two rules. What is equal without that is read once more, which costs less
+/// than comparing everything with everything.
+fn is_same(a: &Cow<'_, [u8]>, b: &Cow<'_, [u8]>) -> bool {
+    match (a, b) {
+        (Cow::Borrowed(a), Cow::Borrowed(b)) => std::ptr::eq(*a, *b),
+        (Cow::Owned(a), Cow::Owned(b)) => a == b,
+        _ => false,
+    }
 }
 
 /// One text that may be a token, read at most once.

@@ -197,14 +197,15 @@ fn keys(rule: &JwtRule, find: &mut impl FnMut(String)) -> KeySet {
             return KeySet::unusable();
         }
     };
-    let keys = match KeySet::parse(text) {
-        Ok(keys) if keys.is_empty() => Err(Status::JwksNoValidKey),
-        other => other,
-    };
-    match keys {
+    match KeySet::parse(text) {
         Ok(keys) => {
             for reason in keys.left_out() {
                 find(format!("a key of `jwks` is left out: {reason}"));
+            }
+            if keys.is_empty() {
+                // Refuses every token in these words (S-229).
+                let status = Status::JwksNoValidKey;
+                find(format!("`jwks` verifies nothing: {status}"));
             }
             keys
         }

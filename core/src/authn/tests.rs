@@ -468,17 +468,33 @@ fn a_preflight_is_asked_for_nothing() {
 #[test]
 fn keys_that_are_not_there_refuse_every_token_and_say_so() {
     // S-197, S-228, S-229.
-    for (keys, problem) in [
-        (KeySource::Uri("https://a/jwks".into()), "https://a/jwks"),
-        (KeySource::Discovery, "not fetched"),
-        (KeySource::Inline("{".into()), "Jwks is an invalid JSON"),
+    let none = "Jwks doesn't have any valid public key";
+    let garbage = r#"{"keys":[{"kty":"RSA","n":"!","e":"AQAB"}]}"#;
+    for (keys, problem, status) in [
         (
-            KeySource::Inline(r#"{"keys":[]}"#.into()),
-            "Jwks doesn't have any valid public key",
+            KeySource::Uri("https://a/jwks".into()),
+            "https://a/jwks",
+            Status::VerificationFails,
         ),
         (
-            KeySource::Inline(r#"{"keys":[{"kty":"RSA","n":"!","e":"AQAB"}]}"#.into()),
-            "Jwks doesn't have any valid public key",
+            KeySource::Discovery,
+            "not fetched",
+            Status::VerificationFails,
+        ),
+        (
+            KeySource::Inline("{".into()),
+            "Jwks is an invalid JSON",
+            Status::VerificationFails,
+        ),
+        (
+            KeySource::Inline(r#"{"keys":[]}"#.into()),
+            none,
+            Status::JwksNoValidKey,
+        ),
+        (
+            KeySource::Inline(garbage.into()),
+            none,
+            Status::JwksNoValidKey,
         ),
     ] {
         let source = keys.clone();
@@ -489,7 +505,7 @@ fn keys_that_are_not_there_refuse_every_token_and_say_so() {
             "{findings:?}"
         );
         let seen = desk.bearer(&token("a", json!({"sub": "s"})));
-        assert_eq!(seen.status(), Err(Status::VerificationFails), "{source:?}");
+        assert_eq!(seen.status(), Err(status), "{source:?}");
         assert_eq!(desk.get(&[]).status(), Ok(()), "no token, no refusal");
     }
     assert_eq!(compiled(&[rule("a")]).findings(), []);

@@ -3,11 +3,9 @@
 use super::condition::Key;
 use super::evaluate::Engine;
 use super::id::PolicyId;
-use super::matcher::{
-    self, BadPattern, Blocks, Namespace, Path, RequestPrincipal, ServiceAccount, Text, Texts,
-    TrustDomain,
-};
+use super::matcher::{self, BadPattern, Path, ServiceAccount, Text, TrustDomain};
 use super::rule::{Alternative, Clause, Patterns, Rule};
+use super::sets::{Blocks, Namespaces, RequestPrincipals, Texts};
 use super::trust_domain::{expand_principals, expand_trust_domains};
 use crate::api::authorization_policy::{self as api, Action, AuthorizationPolicy};
 use crate::api::mesh_config::MeshConfig;
@@ -379,13 +377,11 @@ fn principals(trust_domains: &[&str], written: &[String]) -> Patterns {
 }
 
 fn request_principals(written: &[String]) -> Patterns {
-    let principals = written.iter().map(|text| RequestPrincipal::parse(text));
-    Patterns::RequestPrincipals(principals.collect())
+    Patterns::RequestPrincipals(RequestPrincipals::new(written))
 }
 
 fn namespaces(written: &[String]) -> Patterns {
-    let namespaces = written.iter().map(|text| Namespace::parse(text));
-    Patterns::Namespaces(namespaces.collect())
+    Patterns::Namespaces(Namespaces::new(written))
 }
 
 fn service_accounts(policy_namespace: &str, written: &[String]) -> Result<Patterns, BadPattern> {

@@ -5,7 +5,7 @@ use super::compile::{Layer, RuleSets};
 use super::explanation::Explanation;
 use super::id::{PolicyId, denial_details};
 use super::index::Index;
-use super::listener::Listener;
+use super::listener::{Listener, tell};
 use super::rule::Rule;
 use crate::api::authorization_policy::Action;
 
@@ -50,7 +50,7 @@ pub fn evaluate<'r, L: Listener>(
     listener: &mut L,
 ) -> Decision<'r> {
     let decision = decide(rules, attributes, audit, listener);
-    listener.decision(&decision);
+    tell!(listener.decision(&decision));
     decision
 }
 
@@ -63,17 +63,17 @@ fn decide<'r, L: Listener>(
     if rules.layer == Layer::Http && attributes.http.is_none() {
         return Decision::Denied { policy: None };
     }
-    listener.engine(Action::Custom);
+    tell!(listener.engine(Action::Custom));
     if let Some(policy) = rules.custom.first_match(attributes, listener) {
         return Decision::Denied {
             policy: Some(policy),
         };
     }
-    listener.engine(Action::Audit);
+    tell!(listener.engine(Action::Audit));
     if let Some(policy) = rules.audit.first_match(attributes, listener) {
         audit(policy);
     }
-    listener.engine(Action::Deny);
+    tell!(listener.engine(Action::Deny));
     if let Some(policy) = rules.deny.first_match(attributes, listener) {
         return Decision::Denied {
             policy: Some(policy),
@@ -82,7 +82,7 @@ fn decide<'r, L: Listener>(
     let Some(allow) = &rules.allow else {
         return Decision::Allowed { policy: None };
     };
-    listener.engine(Action::Allow);
+    tell!(listener.engine(Action::Allow));
     match allow.first_match(attributes, listener) {
         Some(policy) => Decision::Allowed {
             policy: Some(policy),

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use super::matcher::{Texts, compare_any_case};
+use super::sets::{Texts, compare_any_case};
 use crate::http::head::{Field, Fields, Known};
 
 /// Names that Envoy keeps in one place (its `INLINE_REQ_HEADERS` and `INLINE_REQ_RESP_HEADERS`, and what its filters
@@ -99,7 +99,7 @@ impl Name {
     /// Whether one of the values is taken by one of `texts`.
     pub(super) fn matches(&self, fields: Fields<'_>, texts: &Texts) -> bool {
         match self.joined(fields) {
-            Some(whole) => texts.matches_bytes(whole),
+            Some(whole) => texts.matches_forwards(whole),
             None => self.lines(fields).any(|value| texts.matches(value)),
         }
     }

@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use self::keys::{Form, Key, Offer, Side, Slot};
-use self::tables::{Bytes, List, Lists, Networks, Ports, Texts, segments};
+use self::tables::{Begun, Bytes, List, Lists, Networks, Ports, Texts};
 use super::attributes::{Attributes, HttpAttributes};
 use super::header::{Name, is_seen};
 use super::rule::Rule;
+use super::sets::segments_after;
 use crate::authn::Claims;
 
 /// So many rules behind one key are worth an index of their own.
@@ -156,9 +157,8 @@ impl Index {
                     begun.entry(text.into_owned()).or_default().1 = list;
                 }
                 Key::Text(Form::Suffix, slot, text) => {
-                    let mut text = text.into_owned();
-                    text.reverse();
-                    drafts.entry(slot).or_default().ended.insert(text, list);
+                    let ended = &mut drafts.entry(slot).or_default().ended;
+                    ended.insert(text.into_owned(), list);
                 }
                 Key::Any(slot) => drafts.entry(slot).or_default().any.push(list),
                 Key::Port(port) => self.ports.push(port, list),
@@ -279,7 +279,7 @@ impl Attribute {
                 let Some(principal) = attributes.principal else {
                     return;
                 };
-                let names = segments(principal, "sa");
+                let names = segments_after(principal, "sa");
                 if namespaces(principal).count() * names.clone().count() > PAIRS {
                     texts.begun.visit_all(search);
                     return;
@@ -338,7 +338,7 @@ impl Attribute {
 }
 
 fn namespaces(principal: &str) -> impl Iterator<Item = &str> + Clone {
-    segments(principal, "ns")
+    segments_after(principal, "ns")
 }
 
 fn principal_of<'a>(http: Option<&HttpAttributes<'a>>) -> Option<(&'a str, &'a str)> {
@@ -420,17 +420,13 @@ struct Draft {
 
 impl Draft {
     fn finish(self) -> Texts {
-        let mut texts = Texts {
+        let begun = self.begun.into_iter();
+        let ended = self.ended.into_iter();
+        Texts {
+            begun: Begun::new(begun.map(|(text, (exact, prefix))| (text, exact, prefix))),
+            ended: Begun::new(ended.map(|(text, list)| (text, List::default(), list))),
             any: self.any,
-            ..Texts::default()
-        };
-        for (text, (exact, prefix)) in self.begun {
-            texts.begun.push(&text, exact, prefix);
         }
-        for (text, list) in self.ended {
-            texts.ended.push(&text, List::default(), list);
-        }
-        texts
     }
 }
 

@@ -42,6 +42,16 @@ impl Listener for () {
     const EVERYTHING: bool = false;
 }
 
+/// Speaks to a listener. A build with `--cfg unheard` has none of this: it shows what the calls cost where nobody listens.
+macro_rules! tell {
+    ($listener:ident.$what:ident($($heard:expr),*)) => {
+        if cfg!(not(unheard)) {
+            $listener.$what($($heard),*);
+        }
+    };
+}
+pub(super) use tell;
+
 /// A part of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {

@@ -2,7 +2,6 @@
 //!
 //! No pattern is a regular expression at run time; each takes time linear in the value, whatever the pattern.
 
-use std::cmp::Ordering;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -85,93 +84,6 @@ impl Text {
                 .is_some_and(|tail| tail.eq_ignore_ascii_case(text)),
         }
     }
-
-    fn matches_bytes(&self, mut value: impl Iterator<Item = u8> + Clone) -> bool {
-        match self {
-            Self::NonEmpty => value.next().is_some(),
-            Self::Present => true,
-            Self::Exact(text) => value.eq(text.iter().copied()),
-            Self::Prefix(text) => value.take(text.len()).eq(text.iter().copied()),
-            Self::Suffix(text) => {
-                let len = value.clone().count();
-                len.checked_sub(text.len())
-                    .is_some_and(|at| value.skip(at).eq(text.iter().copied()))
-            }
-        }
-    }
-}
-
-/// Any of several texts. The exact ones are searched for, so that a long list costs little.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Texts {
-    // INVARIANT: ascending, each once.
-    exact: Vec<Box<[u8]>>,
-    /// Those of the other forms.
-    more: Vec<Text>,
-}
-
-impl Texts {
-    pub(super) fn new(texts: impl IntoIterator<Item = Text>) -> Self {
-        let (mut exact, mut more) = (Vec::new(), Vec::new());
-        for text in texts {
-            match text {
-                Text::Exact(text) => exact.push(text),
-                Text::NonEmpty | Text::Present | Text::Prefix(_) | Text::Suffix(_) => {
-                    more.push(text);
-                }
-            }
-        }
-        exact.sort_unstable();
-        exact.dedup();
-        Self { exact, more }
-    }
-
-    /// For values in which case does not count; ask such a set with `matches_any_case` only.
-    pub(super) fn in_any_case(texts: impl IntoIterator<Item = Text>) -> Self {
-        Self::new(texts.into_iter().map(|text| match text {
-            Text::Exact(text) => Text::Exact(text.to_ascii_lowercase().into()),
-            Text::NonEmpty | Text::Present | Text::Prefix(_) | Text::Suffix(_) => text,
-        }))
-    }
-
-    pub(super) fn matches(&self, value: &[u8]) -> bool {
-        self.exact
-            .binary_search_by(|text| (**text).cmp(value))
-            .is_ok()
-            || self.more.iter().any(|text| text.matches(value))
-    }
-
-    pub(super) fn matches_any_case(&self, value: &[u8]) -> bool {
-        self.exact
-            .binary_search_by(|text| compare_any_case(text, value))
-            .is_ok()
-            || self.more.iter().any(|text| text.matches_any_case(value))
-    }
-
-    /// As `matches`, for a value that does not lie in one piece.
-    pub(super) fn matches_bytes(&self, value: impl Iterator<Item = u8> + Clone) -> bool {
-        let exact = |text: &Box<[u8]>| text.iter().copied().cmp(value.clone());
-        self.exact.binary_search_by(exact).is_ok()
-            || self
-                .more
-                .iter()
-                .any(|text| text.matches_bytes(value.clone()))
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.exact.len() + self.more.len()
-    }
-
-    /// The exact texts, ascending, and the others.
-    pub(super) fn parts(&self) -> (&[Box<[u8]>], &[Text]) {
-        (&self.exact, &self.more)
-    }
-}
-
-/// The order of two texts of which the first is in lower case and the case of the second does not count.
-pub(super) fn compare_any_case(lowered: &[u8], text: &[u8]) -> Ordering {
-    let text = text.iter().map(u8::to_ascii_lowercase);
-    lowered.iter().copied().cmp(text)
 }
 
 /// A path: a template if it has an operator, else a text (S-139, S-140).
@@ -423,32 +335,6 @@ pub fn ip_block(pattern: &str) -> Result<IpNet, BadPattern> {
     parsed
         .map(|net| net.trunc())
         .ok_or_else(|| BadPattern::IpBlock(pattern.to_owned()))
-}
-
-/// Any of several blocks, in time that hardly grows with their number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Blocks {
-    // INVARIANT: ascending and disjoint, so the only one that can hold an address is the last that does not exceed it.
-    blocks: Vec<IpNet>,
-}
-
-impl Blocks {
-    pub(super) fn new(blocks: &[IpNet]) -> Self {
-        let mut blocks = IpNet::aggregate(&blocks.to_vec());
-        blocks.sort_unstable();
-        Self { blocks }
-    }
-
-    pub(super) fn hold(&self, ip: IpAddr) -> bool {
-        let address = IpNet::from(ip);
-        let behind = self.blocks.partition_point(|block| *block <= address);
-        let last = behind.checked_sub(1).and_then(|at| self.blocks.get(at));
-        last.is_some_and(|block| block.contains(&ip))
-    }
-
-    pub(super) fn as_slice(&self) -> &[IpNet] {
-        &self.blocks
-    }
 }
 
 /// A decimal number up to 65535; 0 never matches a connection (S-137).

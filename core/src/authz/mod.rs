@@ -20,6 +20,7 @@ pub mod listener;
 pub mod matcher;
 pub mod pattern;
 mod rule;
+mod sets;
 pub mod template;
 #[cfg(test)]
 mod test_policies;

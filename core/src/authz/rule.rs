@@ -3,8 +3,9 @@
 use super::attributes::{Attributes, HttpAttributes};
 use super::header::{Lines, Name};
 use super::id::PolicyId;
-use super::listener::{Actual, Comparison, Field, Listener, Part};
-use super::matcher::{Blocks, Namespace, RequestPrincipal, ServiceAccount, Texts, TrustDomain};
+use super::listener::{Actual, Comparison, Field, Listener, Part, tell};
+use super::matcher::{ServiceAccount, TrustDomain};
+use super::sets::{Blocks, Namespaces, RequestPrincipals, Texts};
 use super::template::Template;
 use crate::authn::Claims;
 
@@ -40,8 +41,8 @@ pub(super) struct Clause {
 #[derive(Debug)]
 pub(super) enum Patterns {
     Principals(Texts),
-    RequestPrincipals(Vec<RequestPrincipal>),
-    Namespaces(Vec<Namespace>),
+    RequestPrincipals(RequestPrincipals),
+    Namespaces(Namespaces),
     ServiceAccounts(Vec<ServiceAccount>),
     TrustDomains(Vec<TrustDomain>),
     IpBlocks(Blocks),
@@ -69,9 +70,9 @@ impl Rule {
         attributes: &Attributes<'_>,
         listener: &mut L,
     ) -> bool {
-        listener.rule(&self.id);
+        tell!(listener.rule(&self.id));
         let matched = if let Some(reason) = &self.void {
-            listener.void(reason);
+            tell!(listener.void(reason));
             false
         } else {
             let mut matched = true;
@@ -83,7 +84,7 @@ impl Rule {
             }
             matched
         };
-        listener.outcome(matched);
+        tell!(listener.outcome(matched));
         matched
     }
 
@@ -105,7 +106,7 @@ fn any<L: Listener>(
 ) -> bool {
     let mut matched = alternatives.is_empty();
     for alternative in alternatives {
-        listener.alternative(part);
+        tell!(listener.alternative(part));
         matched |= alternative.matches(attributes, listener);
         if matched && !L::EVERYTHING {
             break;
@@ -130,7 +131,7 @@ impl Alternative {
 impl Clause {
     fn matches<L: Listener>(&self, attributes: &Attributes<'_>, listener: &mut L) -> bool {
         let matched = self.patterns.any_matches(attributes) != self.negated;
-        listener.comparison(&Comparison {
+        tell!(listener.comparison(&Comparison {
             field: match self.key {
                 Some(_) => Field::When,
                 None => self.patterns.field(),
@@ -140,7 +141,7 @@ impl Clause {
             patterns: &self.written,
             actual: self.patterns.actual(attributes),
             matched,
-        });
+        }));
         matched
     }
 }
@@ -156,13 +157,10 @@ impl Patterns {
                 .is_some_and(|principal| texts.matches(principal.as_bytes())),
             Self::RequestPrincipals(principals) => claims()
                 .and_then(Claims::principal)
-                .is_some_and(|(issuer, subject)| {
-                    let takes = |p: &RequestPrincipal| p.matches(Some(issuer), Some(subject));
-                    principals.iter().any(takes)
-                }),
+                .is_some_and(|(issuer, subject)| principals.matches(issuer, subject)),
             Self::Namespaces(namespaces) => attributes
                 .principal
-                .is_some_and(|principal| namespaces.iter().any(|n| n.matches(principal))),
+                .is_some_and(|principal| namespaces.matches(principal)),
             Self::ServiceAccounts(accounts) => attributes
                 .principal
                 .is_some_and(|principal| accounts.iter().any(|a| a.matches(principal))),

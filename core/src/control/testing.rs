@@ -11,6 +11,7 @@ use crate::api::kube::{
 use crate::api::meta::{Labels, Meta, Origin};
 use crate::api::object::{Key, Kind, Object};
 use crate::api::peer_authentication::{Mode, PeerAuthentication};
+use crate::api::request_authentication::{JwtRule, KeySource, RequestAuthentication};
 use crate::clock::UnixTime;
 
 pub(super) const NOW: UnixTime = UnixTime(1_767_323_045_678);
@@ -126,6 +127,34 @@ pub(super) fn peer_authentication(namespace: &str, name: &str, mode: Mode) -> Pe
         selector: None,
         mode,
         port_level: [].into(),
+    }
+}
+
+/// One rule, for every workload of its scope.
+pub(super) fn request_authentication(
+    namespace: &str,
+    name: &str,
+    keys: KeySource,
+) -> RequestAuthentication {
+    let meta = meta(namespace, name);
+    let rule = JwtRule {
+        issuer: "https://issuer.example".into(),
+        audiences: Vec::new(),
+        keys,
+        from_headers: Vec::new(),
+        from_params: Vec::new(),
+        from_cookies: Vec::new(),
+        output_payload_to_header: None,
+        output_claims: Vec::new(),
+        forward_original_token: false,
+        space_delimited_claims: Vec::new(),
+        origin: meta.origin.clone(),
+    };
+    RequestAuthentication {
+        meta,
+        selector: None,
+        targets: false,
+        rules: vec![rule],
     }
 }
 

@@ -43,7 +43,7 @@ static TLS_HTTPS: View = View {
 /// A sidecar trusts nobody to be internal, so `x-envoy-internal` goes and does not come back (S-323).
 /// `x-forwarded-client-cert` stays under TLS alone, to be appended to (S-325).
 pub fn believed(fields: Fields<'_>, tls: bool) -> Fields<'_> {
-    let said = fields.find(Known::XForwardedProto).is_some();
+    let said = fields.whole().find(Known::XForwardedProto).is_some();
     fields.through(match (tls, said) {
         (false, true) => &PLAIN,
         (false, false) => &PLAIN_HTTP,

@@ -351,6 +351,11 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The same lines, seen through no view.
+    pub fn whole(self) -> Self {
+        Self { view: None, ..self }
+    }
+
     /// The same lines, seen through `view` and no other.
     pub fn through(self, view: &'static View) -> Self {
         Self {
@@ -579,3 +584,6 @@ impl fmt::Debug for Trailers<'_> {
         write!(f, "{} trailers", self.fields.len())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,12 @@
 
 use std::mem;
 
-use super::Shared;
 use super::downstream::Facts;
 use super::exchange::{Account, Right, Stage};
 use super::link::{Io, Wire, write};
 use super::upstream::{Attempt, Upstream, open};
 use super::world::Place;
+use super::{Shared, said};
 use crate::accept::PortKind;
 use crate::clock::Deadline;
 use crate::decide::{self, Caller};
@@ -235,12 +235,9 @@ impl OpaqueSide {
             reached: facts.original_dst.ip(),
             sni: facts.sni.as_deref(),
         };
-        let verdict = decide::inbound_connection(
-            &door.port,
-            caller,
-            &mut |policy| audited.push(policy.to_string()),
-            &mut (),
-        );
+        let verdict = said::inbound_connection(&door.port, caller, io.id, shared, &mut |policy| {
+            audited.push(policy.to_string())
+        });
         if !audited.is_empty()
             && let Some(account) = &mut self.account
         {

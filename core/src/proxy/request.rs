@@ -9,7 +9,7 @@ use super::http::Life;
 use super::link::Io;
 use super::upstream::{Obtained, obtain};
 use super::world::{Place, PoolId, Target};
-use super::{Shared, rewrite};
+use super::{Shared, rewrite, said};
 use crate::accept::{Mode, PortKind};
 use crate::decide::{self, Caller, Passage, Request, Verdict};
 use crate::http::h1::ResponseTo;
@@ -40,6 +40,10 @@ pub(super) fn begin(
         r.protocol = Some("HTTP/1.1");
         r.authority = head.authority.map(text);
         r.forwarded_for = joined(head, Known::XForwardedFor).map(|v| text(&v));
+        r.original_path = head
+            .fields()
+            .find(|f| f.known == Known::XEnvoyOriginalPath)
+            .map(|f| text(f.value));
         r.user_agent = head
             .fields()
             .find(|f| f.known == Known::UserAgent)
@@ -107,7 +111,7 @@ pub(super) fn begin(
     let verdict = match &place {
         Place::Inbound(door) => {
             let mut audited = Vec::new();
-            let verdict = decide::inbound_request(
+            let verdict = said::inbound_request(
                 &door.port,
                 Caller {
                     principal: facts.principal(),
@@ -121,10 +125,9 @@ pub(super) fn begin(
                     authority: head.authority.unwrap_or_default(),
                     fields: head.lines(),
                 },
-                shared.now.wall,
-                &mut shared.tokens,
+                io.id,
+                shared,
                 &mut |policy| audited.push(policy.to_string()),
-                &mut (),
             );
             if !audited.is_empty() {
                 x.account.note(|r| r.audit = audited);

@@ -6,3 +6,4 @@ mod heads;
 mod noise;
 mod rig;
 mod routes;
+mod tokens;

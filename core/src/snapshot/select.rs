@@ -155,6 +155,36 @@ mod tests {
     }
 
     #[test]
+    fn request_authentications_are_selected_alike_and_come_oldest_first() {
+        // S-210, S-7.
+        let workload = Workload {
+            namespace: "shop".into(),
+            labels: labels(&[("app", "api")]),
+        };
+        let jwt = |namespace: &str, name: &str, created, app: Option<&str>, targets| {
+            RequestAuthentication {
+                meta: meta(namespace, name, created),
+                selector: app.map(|app| labels(&[("app", app)])),
+                targets,
+                rules: Vec::new(),
+            }
+        };
+        let policies = [
+            jwt("shop", "younger", 9, None, false),
+            jwt("istio-system", "older", 3, Some("api"), false),
+            jwt("shop", "oldest", 1, Some("web"), false),
+            jwt("shop", "gateways", 1, None, true),
+            jwt("stock", "elsewhere", 1, None, false),
+        ];
+        let found = request_authentications(&workload, &policies, "istio-system");
+        let names: Vec<_> = found
+            .iter()
+            .map(|policy| policy.meta.name.as_str())
+            .collect();
+        assert_eq!(names, ["older", "younger"]);
+    }
+
+    #[test]
     fn a_workload_of_the_root_namespace_reads_its_policies_once() {
         let gateway = Workload {
             namespace: "istio-system".into(),

@@ -17,7 +17,7 @@ pub fn format(record: &Record, out: &mut Vec<u8>) {
     out.extend_from_slice(b"] \"");
     in_quotes(record.method.as_deref(), out);
     out.push(b' ');
-    in_quotes(record.path.as_deref(), out);
+    in_quotes(path(record), out);
     out.push(b' ');
     out.extend_from_slice(record.protocol.unwrap_or("-").as_bytes());
     out.extend_from_slice(b"\" ");
@@ -79,7 +79,7 @@ pub fn format_json(record: &Record, out: &mut Vec<u8>) {
     start_time(record, out);
     out.push(b'"');
     json("method", record.method.as_deref(), out);
-    json("path", record.path.as_deref(), out);
+    json("path", path(record), out);
     json("protocol", record.protocol, out);
     json_number("response_code", u64::from(record.status), out);
     key("response_flags", out);
@@ -125,6 +125,11 @@ pub fn format_json(record: &Record, out: &mut Vec<u8>) {
     );
     json("route_name", record.route.as_deref(), out);
     out.extend_from_slice(b"}\n");
+}
+
+/// `%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%`.
+fn path(record: &Record) -> Option<&str> {
+    record.original_path.as_deref().or(record.path.as_deref())
 }
 
 /// RFC 3339 with milliseconds (S-327).

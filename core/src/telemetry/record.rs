@@ -16,6 +16,8 @@ pub struct Record {
     pub method: Option<String>,
     /// The path as received, query included.
     pub path: Option<String>,
+    /// `x-envoy-original-path`, which is printed in place of the path where a request has it (S-326).
+    pub original_path: Option<String>,
     /// `HTTP/1.1`; `None` for a TCP connection.
     pub protocol: Option<&'static str>,
     /// 0: no HTTP answer.

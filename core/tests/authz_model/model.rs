@@ -353,11 +353,11 @@ fn is_request_principal(value: &str, request: &Request) -> bool {
     let parts = value.rsplit_once('/');
     let (for_issuer, for_subject) = if value == "*" {
         (".+".to_owned(), ".+".to_owned())
-    } else if value.starts_with('*') {
+    } else if let Some(end) = value.strip_prefix('*') {
         match parts {
             Some(("*", subject)) => (".+".to_owned(), quote(subject)),
             Some((issuer, subject)) => (format!(".*{}", quote(&issuer[1..])), quote(subject)),
-            None => (".+".to_owned(), format!(".*{}", quote(&value[1..]))),
+            None => (".+".to_owned(), format!(".*{}", quote(end))),
         }
     } else if let Some(begin) = value.strip_suffix('*') {
         match parts {

@@ -26,21 +26,3 @@ pub(crate) fn text(file: &str) -> Option<String> {
         }
     }
 }
-
-/// The checks of one kind in a corpus file, each as JSON.
-pub(crate) fn checks(theme: &str, kind: &str) -> Option<Vec<serde_json::Value>> {
-    #[derive(serde::Deserialize)]
-    struct File {
-        cases: Vec<Case>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Case {
-        checks: Vec<serde_json::Value>,
-    }
-    let text = text(&format!("corpus/open/{theme}.yaml"))?;
-    let file: File = serde_saphyr::from_str(&text).expect("a corpus file parses");
-    let all = file.cases.into_iter().flat_map(|case| case.checks);
-    let found: Vec<_> = all.filter(|check| check["kind"] == kind).collect();
-    assert!(!found.is_empty(), "{theme} has checks of kind {kind}");
-    Some(found)
-}

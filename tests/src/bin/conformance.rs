@@ -1,5 +1,5 @@
 //! Runs the conformance corpus: `conformance DIR [--theme T] [--id ID] [--json FILE] [--fixtures FILE]
-//! [--rename]`.
+//! [--driver simulator|tokio] [--rename]`.
 //!
 //! Exit codes: 0 nothing failed, 1 something did, 64 usage, 65 a file that cannot be read, 74 a report that cannot be
 //! written.
@@ -10,8 +10,8 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
-use meshward_tests::conformance::{Options, Refused, run};
+use clap::{Parser, ValueEnum};
+use meshward_tests::conformance::{self, Options, Refused, run};
 
 /// Runs the cases of a folder; the last line counts what passed, failed and was skipped.
 #[derive(Parser, Debug)]
@@ -31,9 +31,20 @@ struct Args {
     /// The meshes; `fixtures.yaml` in DIR or in its parent by default, then that of the shared corpus.
     #[arg(long)]
     fixtures: Option<PathBuf>,
+    /// What carries the bytes.
+    #[arg(long, value_enum, default_value_t = Driver::Simulator)]
+    driver: Driver,
     /// With other names, ports and values than the files say, everywhere alike.
     #[arg(long)]
     rename: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Driver {
+    /// Virtual time in one process.
+    Simulator,
+    /// Sockets of this host, in its time.
+    Tokio,
 }
 
 const FAILED: u8 = 1;
@@ -60,6 +71,10 @@ fn main() -> ExitCode {
         theme: args.theme,
         id: args.id,
         renamed: args.rename,
+        driver: match args.driver {
+            Driver::Simulator => conformance::Driver::Simulator,
+            Driver::Tokio => conformance::Driver::Tokio,
+        },
         ..Options::default()
     };
     let report = match run(&options) {

@@ -110,7 +110,11 @@ impl Caller {
             (None, true) => None,
             (end, false) => {
                 let over = |session: &&Tls| !session.journal.established;
-                let session = self.sessions.iter().find(over).or(self.sessions.last())?;
+                let session = self
+                    .sessions
+                    .iter()
+                    .find(over)
+                    .or_else(|| self.sessions.last())?;
                 let mut journal = session.journal.clone();
                 journal.end = journal.end.or(end);
                 journal.curl_exit(false)

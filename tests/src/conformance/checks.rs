@@ -13,7 +13,7 @@ use meshward_core::api::peer_authentication::Mode;
 use super::cert::Spec;
 use super::corpus::{Case, top_level};
 use super::pure;
-use super::tree::{Fault, Fields, fault, flag, json, list, number, text, texts};
+use super::tree::{Fault, Fields, fault, flag, list, number, plain_json, text, texts};
 
 #[derive(Clone, Debug)]
 pub(super) struct Check {
@@ -397,6 +397,28 @@ impl Given {
         }
     }
 
+    /// How long it waits by itself.
+    pub(super) fn waits(&self) -> Duration {
+        let of = |steps: &[Step]| {
+            let spans = steps.iter().map(|step| match step {
+                Step::Wait(span) => *span,
+                Step::Bytes(_) | Step::Hello { .. } => Duration::ZERO,
+            });
+            spans.sum()
+        };
+        match self {
+            Self::Request(request) => request.wait,
+            Self::Timeline { send, .. } | Self::Sniff { send, .. } => of(send),
+            Self::EffectiveMtls { .. }
+            | Self::AutoMtls { .. }
+            | Self::TlsProbe { .. }
+            | Self::Tcp { .. }
+            | Self::ClientHello { .. }
+            | Self::Retry { .. }
+            | Self::Pure(_) => Duration::ZERO,
+        }
+    }
+
     fn from(&self) -> Option<&Who> {
         self.call().map(|(from, _)| from)
     }
@@ -544,9 +566,8 @@ impl Token {
         } else {
             let key = fields.text("key")?.to_owned();
             let claims = fields.need("claims")?;
-            let claims = match json(claims, &|text| Ok(text.to_owned())) {
-                Ok(serde_json::Value::Object(claims)) => claims,
-                _ => return fault(claims, "claims are a map"),
+            let serde_json::Value::Object(claims) = plain_json(claims) else {
+                return fault(claims, "claims are a map");
             };
             Self::Made {
                 claims,

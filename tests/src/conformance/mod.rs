@@ -16,6 +16,7 @@ mod keys;
 mod lies;
 mod made;
 mod pure;
+mod real;
 mod rename;
 mod request;
 mod scene;
@@ -25,9 +26,11 @@ mod tree;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use meshward_core::api::load::yaml::Node;
 use meshward_core::api::peer_authentication::Mode;
@@ -41,6 +44,7 @@ use checks::{Check, Given};
 use corpus::Case;
 pub use corpus::Unreadable;
 use keys::Keys;
+use real::Real;
 use scene::{Quirks, Scene};
 use stage::{Simulated, Stage};
 pub(crate) use tree::plain_json;
@@ -73,15 +77,26 @@ pub const FEATURES: &[&str] = &[
 pub struct Options {
     /// Every `*.yaml` in it and below it, but fixtures.
     pub folder: PathBuf,
-    /// `None`: `fixtures.yaml` in the folder or in its parent.
+    /// `None`: `fixtures.yaml` in the folder, in its parent, or in the shared corpus.
     pub fixtures: Option<PathBuf>,
     pub theme: Option<String>,
     /// Of a case or of a check.
     pub id: Option<String>,
     /// Names, ports and values are others than the files say, everywhere alike.
     pub renamed: bool,
+    pub driver: Driver,
     /// Each value that a check expects is also changed by itself, and must not be found then.
     pub doubting: bool,
+}
+
+/// What carries the bytes of a mesh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Driver {
+    /// Virtual time in one process; equal runs are equal.
+    #[default]
+    Simulator,
+    /// Sidecars over sockets of this host, in its time. What only virtual time shows is skipped with that reason.
+    Tokio,
 }
 
 /// Why nothing was run.
@@ -192,13 +207,16 @@ pub fn run(options: &Options) -> Result<Report, Refused> {
     let cases = read(options)?;
     let mut report = Report::default();
     let mut makers = Makers {
-        authorities: Authorities::new(BIRTH),
+        authorities: Authorities::new(match options.driver {
+            Driver::Simulator => BIRTH,
+            Driver::Tokio => real::wall(),
+        }),
         keys: Keys::default(),
     };
     for case in &cases {
         let other = options.renamed.then(|| rename::renamed(case));
         let case = other.as_ref().unwrap_or(case);
-        let mut stages = Stages::new(case);
+        let mut stages = Stages::new(case, options.driver);
         for check in &case.checks {
             let chosen = options
                 .id
@@ -249,13 +267,17 @@ fn read(options: &Options) -> Result<Vec<Case>, Refused> {
     collect(folder, &mut files)?;
     let fixtures = match &options.fixtures {
         Some(file) => file.clone(),
-        None => [folder.join(FIXTURES), folder.join("..").join(FIXTURES)]
-            .into_iter()
-            .find(|file| file.is_file())
-            .ok_or_else(|| {
-                let folder = folder.display();
-                Refused::Nothing(format!("no {FIXTURES} in {folder} or in its parent"))
-            })?,
+        None => [
+            folder.join(FIXTURES),
+            folder.join("..").join(FIXTURES),
+            shared().join("corpus").join(FIXTURES),
+        ]
+        .into_iter()
+        .find(|file| file.is_file())
+        .ok_or_else(|| {
+            let folder = folder.display();
+            Refused::Nothing(format!("no {FIXTURES} in {folder}, above it, or shared"))
+        })?,
     };
     let meshes = corpus::read_fixtures(&fixtures)?;
     let mut ids = BTreeSet::new();
@@ -285,6 +307,14 @@ fn read(options: &Options) -> Result<Vec<Case>, Refused> {
 }
 
 const FIXTURES: &str = "fixtures.yaml";
+
+/// The folder of the shared material: `MESHWARD_SHARED`, or `../shared` beside the project.
+pub fn shared() -> PathBuf {
+    match env::var_os("MESHWARD_SHARED") {
+        Some(folder) => PathBuf::from(folder),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
+    }
+}
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Refused> {
     let cannot = |error: std::io::Error| Refused::Nothing(format!("{}: {error}", folder.display()));
@@ -335,16 +365,34 @@ fn lacking<'c>(case: &'c Case, check: &'c Check) -> BTreeSet<&'c str> {
 /// A case, and the scene that its checks share, in their order.
 struct Stages<'c> {
     case: &'c Case,
+    driver: Driver,
     scene: Option<Result<Scene, String>>,
 }
 
 impl<'c> Stages<'c> {
-    fn new(case: &'c Case) -> Self {
-        Self { case, scene: None }
+    fn new(case: &'c Case, driver: Driver) -> Self {
+        Self {
+            case,
+            driver,
+            scene: None,
+        }
     }
 
     fn stage(&self) -> Box<dyn Stage> {
-        Box::new(Simulated::new())
+        match self.driver {
+            Driver::Simulator => Box::new(Simulated::new()),
+            Driver::Tokio => Box::new(Real::new()),
+        }
+    }
+
+    /// Why a check of a kind that is run is not run here.
+    fn unfit(&self, given: &Given) -> Option<&'static str> {
+        const LONG: Duration = Duration::from_secs(5);
+        match (self.driver, given) {
+            (Driver::Simulator, _) => None,
+            (Driver::Tokio, Given::Retry { .. }) => Some("needs counted links"),
+            (Driver::Tokio, given) => (given.waits() > LONG).then_some("needs virtual time"),
+        }
     }
 
     fn scene(&mut self, makers: &mut Makers) -> Result<&mut Scene, String> {
@@ -377,17 +425,20 @@ fn judge(
         let reason = format!("kind {}", check.kind);
         return (Verdict::Skipped(reason), Vec::new());
     };
+    if let Some(reason) = stages.unfit(given) {
+        return (Verdict::Skipped(reason.into()), Vec::new());
+    }
+    let mut believed = doubts.to_vec();
+    // Some things are done several times, and all have to come out as they should.
+    let mut one = |got: request::Held<'_>| {
+        believed.retain(|doubt| got(doubt).is_none());
+        got(&check.expect)
+    };
     if let Given::Pure(question) = given
         && let Some(kind) = question.unjudged()
     {
         return (Verdict::Skipped(format!("kind {kind}")), Vec::new());
     }
-    let mut believed = doubts.to_vec();
-    // Some things are done several times, and all have to come out as they should.
-    let mut one = |got: &dyn Fn(&Expect) -> Option<Json>| {
-        believed.retain(|doubt| got(doubt).is_none());
-        got(&check.expect)
-    };
     let got = match given {
         Given::Request(request) => stages
             .scene(makers)
@@ -430,6 +481,7 @@ fn compare(expect: &Expect, found: &Found) -> Option<Json> {
                 got == "fail" || got == "reset"
             }
             ("decision", want, value) => bytes::decision_fits(want, value),
+            ("elements", want, value) => pure::elements_fit(want, value),
             (_, want, value) => found.contains_key(name.as_str()) && want == value,
         };
         got.insert(name.clone(), value);
@@ -497,7 +549,7 @@ fn find(
         }
         Given::ClientHello { from, to, http } => {
             let quirks = Quirks {
-                ear: Some((to.host.clone(), to.port)),
+                ear: Some((from.clone(), to.clone())),
                 ..Quirks::default()
             };
             let stage = stages.stage();

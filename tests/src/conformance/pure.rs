@@ -149,7 +149,13 @@ impl Question {
             Self::ExpandPrincipals { .. } => &["principals"],
             Self::RemoteIp { .. } => &["ip"],
             Self::SpiffeId(_) => &["valid", "canonical"],
-            Self::IstioIdentity(_) => &["trust_domain", "namespace", "service_account", "error"],
+            Self::IstioIdentity(_) => &[
+                "trust_domain",
+                "namespace",
+                "service_account",
+                "principal",
+                "error",
+            ],
             Self::IstioIdentityBuild { .. } => &["id", "error"],
             Self::X509Svid(_) | Self::X509Ca(_) => &["valid"],
             Self::Bundle(_) => &["x509_authorities"],
@@ -220,11 +226,13 @@ impl Question {
             }),
             Self::IstioIdentity(uri) => {
                 let id = SpiffeId::parse(uri).ok();
-                Ok(match id.as_ref().and_then(SpiffeId::istio) {
-                    Some(parts) => BTreeMap::from([
+                let parts = id.as_ref().and_then(|id| Some((id, id.istio()?)));
+                Ok(match parts {
+                    Some((id, parts)) => BTreeMap::from([
                         ("trust_domain", parts.trust_domain.into()),
                         ("namespace", parts.namespace.into()),
                         ("service_account", parts.service_account.into()),
+                        ("principal", id.principal().into()),
                     ]),
                     None => error(),
                 })
@@ -358,7 +366,7 @@ fn read_uri(fields: &mut Fields<'_>) -> Result<String, Fault> {
 fn read_rbac_line(fields: &mut Fields<'_>) -> Result<Question, Fault> {
     let engine = fields.need("engine")?;
     let result = fields.need("result")?;
-    let policy = fields.text("policy")?;
+    let policy = optional(fields.need("policy")?)?;
     Ok(Question::RbacLogLine {
         engine: match text(engine)? {
             "enforced" => rbac::Engine::Enforced,
@@ -370,7 +378,7 @@ fn read_rbac_line(fields: &mut Fields<'_>) -> Result<Question, Fault> {
             "denied" => false,
             other => return fault(result, format!("`{other}` is no result")),
         },
-        policy: (policy != "none").then(|| policy.to_owned()),
+        policy: policy.filter(|policy| policy != "none"),
     })
 }
 
@@ -420,6 +428,22 @@ fn element(element: &xfcc::Element) -> Json {
         };
     }
     object
+}
+
+/// Whether the elements of a header are those that are wanted, where a list of one value is as good as the value.
+pub(super) fn elements_fit(want: &Json, got: &Json) -> bool {
+    fn plain(elements: &Json) -> Json {
+        match elements {
+            Json::Array(items) if items.len() == 1 && !items[0].is_object() => items[0].clone(),
+            Json::Array(items) => items.iter().map(plain).collect(),
+            Json::Object(pairs) => pairs
+                .iter()
+                .map(|(key, value)| (key.clone(), plain(value)))
+                .collect(),
+            other => other.clone(),
+        }
+    }
+    plain(want) == plain(got)
 }
 
 #[cfg(test)]

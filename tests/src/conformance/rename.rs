@@ -26,16 +26,19 @@ const MEANINGFUL: &[&str] = &[
     "PassthroughCluster",
     "cluster",
     "default",
+    "false",
     "http",
     "https",
     "inbound",
     "istio-system",
     "local",
     "ns",
+    "null",
     "outbound",
     "sa",
     "spiffe",
     "svc",
+    "true",
 ];
 
 /// Ports that mean something: what a URL leaves out, and what Istio knows by their numbers.
@@ -583,6 +586,7 @@ fn given(given: &Given) -> Given {
             *from = who(from);
             *target = to(target);
         }
+        // About words themselves, or without any.
         Given::AutoMtls { .. } | Given::Sniff { .. } | Given::Retry { .. } | Given::Pure(_) => {}
     }
     given
@@ -653,9 +657,8 @@ pub(super) fn renamed(case: &Case) -> Case {
         let Check {
             given: old, expect, ..
         } = check;
-        // What shows nothing of a mesh is about the words themselves.
         *old = old.as_ref().map(given);
-        if old.is_some() {
+        if !matches!(old, None | Some(Given::Pure(_))) {
             for (name, node) in expect {
                 *node = expected(name, node);
             }

@@ -1,8 +1,11 @@
 //! The kind `request`: what a curl would do, and what came of it.
 
-use meshward_core::authz::{Attributes, Decision, HttpAttributes, evaluate};
+use std::time::Duration;
+
+use meshward_core::authn::Cache;
+use meshward_core::authz::explanation;
+use meshward_core::decide::{self, Caller, Explanation, inbound_request};
 use meshward_core::http::head::Fields;
-use meshward_core::path;
 use meshward_core::telemetry::Record;
 use serde_json::{Value as Json, json};
 
@@ -40,13 +43,19 @@ struct Outcome {
     opened: Option<Opened>,
 }
 
+/// Says what is found of expectations that do not hold.
+pub(super) type Held<'a> = &'a dyn Fn(&Expect) -> Option<Json>;
+
+/// How long the log of a connection is waited for after its end.
+const LINGERING: Duration = Duration::from_secs(2);
+
 /// Sends it as often as it says, until `judge` finds something wrong with an answer: it asks for what is found of
 /// expectations if they do not hold. Errors are for people: what cannot be set up.
 pub(super) fn run(
     scene: &mut Scene,
     request: &Request,
     makers: &mut Makers,
-    judge: &mut dyn FnMut(&dyn Fn(&Expect) -> Option<Json>) -> Option<Json>,
+    judge: &mut dyn FnMut(Held<'_>) -> Option<Json>,
 ) -> Result<Option<Json>, String> {
     if let Some(field) = request.beyond.first() {
         return Err(format!("nothing acts on `{field}` here"));
@@ -159,13 +168,17 @@ fn once(scene: &mut Scene, request: &Request, makers: &mut Makers) -> Result<Out
     });
     scene.stage.settle();
     let mut records = scene.take_records(&opened);
+    let of_server = scene.has_sidecar(&opened.way);
     let is_told = |records: &Records| {
         let of_client = opened.sidecar.is_none() || !records.client.is_empty();
-        of_client && !records.server.is_empty()
+        of_client && (!of_server || !records.server.is_empty())
     };
-    if !is_told(&records) {
-        // Some are written when a connection that lingers is given up.
-        scene.stage.pass(std::time::Duration::from_secs(2));
+    // Some are written when a connection that lingers is given up.
+    let mut left = LINGERING;
+    while !is_told(&records) && !left.is_zero() {
+        let step = scene.stage.step().min(left);
+        left -= step;
+        scene.stage.pass(step);
         let more = scene.take_records(&opened);
         records.client.extend(more.client);
         records.server.extend(more.server);
@@ -198,7 +211,7 @@ fn producer(records: &Records) -> Option<&Record> {
             .is_none_or(|details| details == "via_upstream")
     };
     let own = on_the_way().find(|record| !passes_on(record));
-    own.or(on_the_way().last())
+    own.or_else(|| on_the_way().last())
 }
 
 fn compare(scene: &Scene, expect: &Expect, outcome: &Outcome) -> Option<Json> {
@@ -388,19 +401,15 @@ fn contained(want: &Json, names: Vec<String>) -> (bool, Json) {
     (fits, names.into())
 }
 
-/// The rule that decided: the one that refused, as the log says, or else the one that allowed it.
+/// The rule that decided, `none` if none did: the one that refused, as the log says; or else what the server's sidecar
+/// decides about the request by what it has in force.
 fn policy(scene: &Scene, outcome: &Outcome) -> Option<String> {
     let details = producer(&outcome.records)?.details.as_deref()?;
     if let Some(id) = details.strip_prefix("rbac_access_denied_matched_policy[") {
         return id.strip_suffix(']').map(str::to_owned);
     }
     let record = outcome.records.server.first()?;
-    let reached = record.downstream_local?;
-    let (workload, request) = outcome.upstream.as_ref()?;
-    let pod = scene.pods().iter().find(|pod| pod.ip == reached.ip())?;
-    if *workload != pod.name {
-        return None;
-    }
+    let (reached, peer) = (record.downstream_local?, record.downstream_remote?);
     let port = scene
         .snapshot_at(reached.ip())?
         .inbound
@@ -415,34 +424,35 @@ fn policy(scene: &Scene, outcome: &Outcome) -> Option<String> {
         .iter()
         .map(|(name, value)| (*name, value.as_slice()))
         .collect();
-    let path = to_latin1(request.target())?;
-    let peer = record.downstream_remote?.ip();
-    let decision = evaluate(
-        &port.http,
-        &Attributes {
+    let mut explanation = Explanation::default();
+    let verdict = inbound_request(
+        port,
+        Caller {
             principal: record
                 .peer
                 .as_deref()
-                .and_then(|id| id.strip_prefix("spiffe://")),
-            source_ip: peer,
-            remote_ip: peer,
-            destination_ip: reached.ip(),
-            destination_port: reached.port(),
+                .and_then(|peer| peer.strip_prefix("spiffe://")),
+            peer,
+            reached: reached.ip(),
             sni: record.requested_server_name.as_deref(),
-            http: Some(HttpAttributes {
-                method: request.method(),
-                path: path::without_query(&path),
-                authority: outcome.written.authority.as_bytes(),
-                fields: Fields::listed(&lines),
-                claims: None,
-            }),
         },
+        decide::Request {
+            method: record.method.as_deref()?,
+            path: outcome.written.path.as_bytes(),
+            authority: outcome.written.authority.as_bytes(),
+            fields: Fields::listed(&lines),
+        },
+        scene.stage.now().wall,
+        &mut Cache::default(),
         &mut |_| {},
-        &mut (),
+        &mut explanation,
     );
-    match decision {
-        Decision::Allowed { policy } => policy.map(ToString::to_string),
-        Decision::Denied { .. } => None,
+    drop(verdict);
+    match explanation.authz.outcome {
+        explanation::Outcome::Allowed(policy) | explanation::Outcome::Denied(policy) => {
+            Some(policy.map_or_else(|| "none".to_owned(), |policy| policy.to_string()))
+        }
+        explanation::Outcome::Undecided => None,
     }
 }
 

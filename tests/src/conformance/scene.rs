@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use meshward_core::api::peer_authentication::Mode;
 use meshward_core::snapshot::Snapshot;
@@ -22,8 +21,8 @@ use super::words::Makers;
 /// What of a scene is not as usual.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Quirks {
-    /// At the endpoints of this service port somebody listens who says nothing, instead of who is there.
-    pub(super) ear: Option<(String, u16)>,
+    /// Where this client's call comes out somebody listens who says nothing, instead of who is there.
+    pub(super) ear: Option<(Who, To)>,
     /// Where the application of this workload should listen nobody does.
     pub(super) absent: Option<String>,
 }
@@ -82,11 +81,14 @@ impl Scene {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let ear = Party::Ear(Ear::default());
         scene.ear = scene.stage.add_party(ear, loopback, None)?;
-        let ears = quirks
-            .ear
-            .as_ref()
-            .and_then(|(host, port)| scene.town.way(host, *port, "default"));
-        let ears = ears.map(|way| way.endpoints).unwrap_or_default();
+        let ears = match &quirks.ear {
+            None => Vec::new(),
+            Some((from, to)) => {
+                let namespace = scene.namespace(from);
+                let way = scene.town.way(&to.host, to.port, &namespace);
+                way.map_or(Vec::new(), |way| way.endpoints)
+            }
+        };
         for ear in &ears {
             scene.stage.listen(scene.ear, *ear)?;
         }
@@ -193,6 +195,16 @@ impl Scene {
         Ok(())
     }
 
+    /// Where names are looked up for a client.
+    fn namespace(&self, from: &Who) -> String {
+        let pod = match from {
+            Who::Named(name) => self.town.pod(name),
+            Who::Bare { .. } => None,
+        };
+        let pod = pod.map(|pod| self.town.pods[pod].key.namespace.clone());
+        pod.unwrap_or_else(|| "default".to_owned())
+    }
+
     /// Begins a connection. `None`: nobody has the name that is called.
     pub(super) fn open(
         &mut self,
@@ -206,7 +218,7 @@ impl Scene {
             return Err("nothing is reached through gateways or by subsets here".into());
         }
         let mut sidecar = None;
-        let mut namespace = "default".to_owned();
+        let namespace = self.namespace(from);
         let mut identity = None;
         let ip = match from {
             Who::Bare { identity: own, ip } => {
@@ -216,9 +228,7 @@ impl Scene {
             Who::Named(name) => match (self.town.pod(name), self.external.get(name)) {
                 (Some(pod), _) => {
                     sidecar = self.sidecars[pod].filter(|_| !to.bypass);
-                    let pod = &self.town.pods[pod];
-                    namespace.clone_from(&pod.key.namespace);
-                    pod.ip
+                    self.town.pods[pod].ip
                 }
                 (None, Some(ip)) => *ip,
                 (None, None) => return Err(format!("`{name}` is no client that is run here")),
@@ -337,13 +347,13 @@ impl Scene {
         let pod = self.town.pod(name).map(|pod| self.apps[pod]);
         let mut outside = self.outside.iter();
         let outside = outside.find(|((host, _), _)| host == name);
-        let party = pod.or(outside.map(|(_, (_, party))| *party))?;
+        let party = pod.or_else(|| outside.map(|(_, (_, party))| *party))?;
         Some(self.app(party, look))
     }
 
     /// Waits until `is_done`, as long as the stage has patience. False: it did not come to that.
     pub(super) fn wait_until(&mut self, mut is_done: impl FnMut(&mut Self) -> bool) -> bool {
-        const STEP: Duration = Duration::from_millis(250);
+        let step = self.stage.step();
         let mut left = self.stage.patience();
         loop {
             self.stage.settle();
@@ -353,8 +363,8 @@ impl Scene {
             if left.is_zero() {
                 return false;
             }
-            self.stage.pass(STEP.min(left));
-            left = left.saturating_sub(STEP);
+            self.stage.pass(step.min(left));
+            left = left.saturating_sub(step);
         }
     }
 

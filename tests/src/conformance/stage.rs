@@ -86,6 +86,12 @@ pub(super) trait Stage {
     /// How long an answer is waited for.
     fn patience(&self) -> Duration;
 
+    /// How long to wait before it is looked again.
+    fn step(&self) -> Duration;
+
+    /// How much later something may be seen than it is through.
+    fn lag(&self) -> Duration;
+
     /// `captured`: the sidecar that takes whatever this party opens.
     fn add_party(
         &mut self,
@@ -155,6 +161,14 @@ impl Stage for Simulated {
 
     fn patience(&self) -> Duration {
         Duration::from_secs(180)
+    }
+
+    fn step(&self) -> Duration {
+        Duration::from_millis(250)
+    }
+
+    fn lag(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn add_party(

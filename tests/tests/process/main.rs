@@ -4,13 +4,20 @@
 //! folder and a loopback address of its own, so that all of them may run at once.
 
 mod ca;
+mod delete;
 mod explain;
+mod get;
+mod label;
+mod logs;
 mod mesh_trouble;
 mod meshes;
 mod place;
+mod rollout;
 mod running;
 mod secrets;
 mod sidecar_files;
+mod startup;
 mod token;
 mod usage;
 mod validate;
+mod wait;

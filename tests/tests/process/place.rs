@@ -77,6 +77,12 @@ impl Place {
         [b, b + 64, b + 128].map(|b| Ipv4Addr::new(a, b, c, d))
     }
 
+    /// `--pod-range` for pods that say no address.
+    pub(crate) fn range(&self) -> String {
+        let [.., last] = self.ip.octets();
+        format!("127.{}.{last}.0/24", 2 + std::process::id() % 60)
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }

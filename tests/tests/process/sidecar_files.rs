@@ -225,6 +225,25 @@ fn policies_that_istio_would_refuse_are_refused() {
     );
 }
 
+/// Every token is refused where nobody fetches the keys (S-228), which is no reason to refuse the file.
+#[test]
+fn keys_that_nobody_fetches_are_a_warning() {
+    let place = Place::new();
+    place.issue(SERVER, "id");
+    place.write("s.yaml", place.inbound(&format!("{TLS}  policies: pol\n")));
+    let spec = "spec: {jwtRules: [{issuer: a, jwksUri: \"https://a/keys\"}]}\n";
+    place.write("pol/jwt.yaml", policy("RequestAuthentication", spec));
+    let ran = place.run(&["sidecar", "--config", "s.yaml", "--check"]);
+    assert_eq!(ran.stdout, "s.yaml: 1 listener, 1 policy, 1 worker\n");
+    assert_eq!(
+        (ran.code, ran.stderr.as_str()),
+        (
+            Some(0),
+            "pol/jwt.yaml:4:18: warning: keys are not fetched yet: every token is refused until `https://a/keys` is replaced by `jwks`\n  hint: until it is corrected more is refused, or less is passed on\n"
+        )
+    );
+}
+
 /// What is valid for Istio and would not be acted on here stops a sidecar: security is never skipped with a warning.
 #[test]
 fn what_is_not_enforced_yet_is_refused() {

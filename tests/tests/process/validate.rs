@@ -1,5 +1,8 @@
 //! `meshward validate`: findings with their places, a line for each file that is valid, exit codes.
 
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
 use crate::place::Place;
 
 fn policy(name: &str, spec: &str) -> String {
@@ -187,5 +190,104 @@ fn a_mesh_configuration_is_judged_as_protobuf_json() {
         "m.yaml:1:31: note: `outboundTrafficPolicy`: valid, not enforced yet\n"
     );
     let ran = judge("mesh: {trustDomian: a}\n");
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(65), ""));
+}
+
+#[test]
+fn a_hundred_thousand_objects_are_judged_within_a_minute() {
+    let place = Place::new();
+    let mut text = String::new();
+    for i in 0..50_000 {
+        writeln!(
+            text,
+            "---\n{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: a{i}}}}}\n---\n\
+             {{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {{name: p{i}}}, spec: {{mtls: {{mode: STRICT}}}}}}"
+        )
+        .expect("a text can be written to");
+    }
+    place.write("many.yaml", text);
+    let start = Instant::now();
+    let ran = place.run(&["validate", "-f", "many.yaml"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    assert!(
+        start.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn a_text_or_document_beyond_its_limit_is_one_error_that_names_it() {
+    let place = Place::new();
+    for (text, says) in [
+        (
+            format!("a: {}\n", "b".repeat(4 * 1024 * 1024)),
+            "big.yaml:1:1: the document has 4194308 bytes, more than 3145728\n",
+        ),
+        (
+            "---\n# nothing\n".repeat(1_300_000),
+            "big.yaml:1:1: the text has 18200000 bytes, more than 16777216\n",
+        ),
+        (
+            policy("a", &format!("{}{}", "[".repeat(5000), "]".repeat(5000))),
+            "nested deeper than 64 levels\n",
+        ),
+    ] {
+        place.write("big.yaml", text);
+        let ran = place.run(&["validate", "-f", "big.yaml"]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(65), ""));
+        assert!(ran.stderr.contains(says), "{}", ran.stderr);
+        let errors = ran
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("big.yaml:"));
+        assert_eq!(errors.count(), 1, "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_policy_of_a_megabyte_is_judged() {
+    let place = Place::new();
+    let mut spec = "{rules: [{from: [{source: {principals: [a".to_owned();
+    for i in 0..40_000 {
+        write!(spec, ", cluster.local/ns/a/sa/b{i}").expect("a text can be written to");
+    }
+    spec.push_str("]}}]}]}");
+    assert!(spec.len() > 1024 * 1024);
+    place.write("big.yaml", policy("a", &spec));
+    let ran = place.run(&["validate", "-f", "big.yaml"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    assert_eq!(ran.stdout, "\"big.yaml\" is valid\n");
+}
+
+/// S-178, S-229: garbage keys are named and passed over, and a set of nothing else is said to refuse every token.
+#[test]
+fn keys_of_garbage_are_warnings_that_name_them() {
+    let place = Place::new();
+    let jwks = |keys: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: r}}\nspec: {{jwtRules: [{{issuer: i, jwks: '{keys}'}}]}}\n"
+        )
+    };
+    place.write(
+        "r.yaml",
+        jwks(r#"{"keys":[{"kty":"RSA","n":"!","e":"AQAB","kid":"k"},{"kty":"?"}]}"#),
+    );
+    let ran = place.run(&["validate", "-f", "r.yaml"]);
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (Some(0), "\"r.yaml\" is valid\n")
+    );
+    let lines: Vec<&str> = ran.stderr.lines().step_by(2).collect();
+    assert_eq!(
+        lines,
+        [
+            "r.yaml:4:37: warning: in `jwks`, key 1 (`k`) has a `n` that is no base64url",
+            "r.yaml:4:37: warning: in `jwks`, key 2 is of the type `?`, which verifies no token",
+            "r.yaml:4:37: warning: `jwks` has no key that verifies tokens",
+        ]
+    );
+    place.write("r.yaml", jwks("garbage"));
+    let ran = place.run(&["validate", "-f", "r.yaml"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(65), ""));
 }

@@ -20,6 +20,7 @@ pub struct Report {
     purpose: Purpose,
     strict: bool,
     findings: Vec<Finding>,
+    not_enforced: Vec<Finding>,
     errors: usize,
 }
 
@@ -51,6 +52,7 @@ impl Report {
             purpose,
             strict: false,
             findings: Vec::new(),
+            not_enforced: Vec::new(),
             errors: 0,
         }
     }
@@ -88,6 +90,11 @@ impl Report {
 
     pub fn into_findings(self) -> Vec<Finding> {
         self.findings
+    }
+
+    /// Takes what is valid and not enforced, which findings do not have where reading is for validation.
+    pub fn take_not_enforced(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.not_enforced)
     }
 
     pub fn add(
@@ -150,18 +157,21 @@ impl Report {
         );
     }
 
-    /// Valid, but nothing here acts on it; an error if it is to be enforced.
+    /// Valid, but nothing here acts on it: an error if it is to be enforced, else said apart from what the file has wrong.
     pub fn not_enforced(&mut self, place: Place, what: &str) {
-        if self.purpose == Purpose::Enforce {
-            let message = format!("{what}: valid, not enforced yet");
-            let hint = "remove it: until it is enforced, nothing that has it is loaded";
-            self.add(
-                place,
-                Severity::Error,
-                Cause::NotEnforced,
-                message,
-                Some(hint.to_owned()),
-            );
+        let finding = Finding {
+            origin: self.origin(place),
+            severity: Severity::Error,
+            cause: Cause::NotEnforced,
+            message: format!("{what}: valid, not enforced yet"),
+            hint: Some("remove it: until it is enforced, nothing that has it is loaded".to_owned()),
+        };
+        match self.purpose {
+            Purpose::Enforce => {
+                self.errors += 1;
+                self.findings.push(finding);
+            }
+            Purpose::Validate => self.not_enforced.push(finding),
         }
     }
 

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_saphyr::granit_parser::{Event, Options, Parser, ScalarStyle, Tag};
+use serde_saphyr::granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, Tag};
 
 /// Bytes of one document: what the Kubernetes API server takes in one request.
 pub const DOCUMENT_MAX: usize = 3 * 1024 * 1024;
@@ -142,7 +142,10 @@ pub fn parse(text: &str) -> Result<Document, Unreadable> {
     for event in Parser::new_from_str_with_options(text, options()) {
         let (event, span) = event.map_err(|error| Unreadable {
             place: place(error.marker().line(), error.marker().col()),
-            message: visible(&error.kind().to_string()),
+            message: match error.kind() {
+                ErrorKind::RecursionLimitExceeded => too_deep(),
+                kind => visible(&kind.to_string()),
+            },
             hint: None,
         })?;
         builder.take(event, place(span.start.line(), span.start.col()))?;
@@ -305,7 +308,7 @@ impl Builder {
             return fail(place, "the tag does not fit its value");
         }
         if self.open.len() >= DEPTH_MAX {
-            return too_deep(place);
+            return fail(place, &too_deep());
         }
         self.open.push(Open {
             place,
@@ -333,7 +336,7 @@ impl Builder {
         };
         let (values, bytes, depth) = weigh(original);
         if self.open.len() + depth > DEPTH_MAX {
-            return too_deep(place);
+            return fail(place, &too_deep());
         }
         self.spend(place, values, bytes)?;
         let Some(original) = self.anchors.get(&id) else {
@@ -447,11 +450,8 @@ fn fail<T>(place: Place, message: &str) -> Result<T, Unreadable> {
     })
 }
 
-fn too_deep<T>(place: Place) -> Result<T, Unreadable> {
-    fail(
-        place,
-        &format!("lists and maps are nested deeper than {DEPTH_MAX} levels"),
-    )
+fn too_deep() -> String {
+    format!("lists and maps are nested deeper than {DEPTH_MAX} levels")
 }
 
 /// The entries without those whose name came before, and the keys of these.

@@ -1,11 +1,15 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
-use crate::api::authorization_policy::{AuthorizationPolicy, Source};
+use crate::api::authorization_policy::{AuthorizationPolicy, Rule, Source};
 use crate::api::mesh_config::MeshConfig;
+use crate::authn::Claims;
 use crate::authz::HttpAttributes;
 use crate::authz::compile::compile;
-use crate::authz::test_policies::{anything, from, methods, namespaces, paths, policy, to};
+use crate::authz::listener::Field;
+use crate::authz::test_policies::{
+    anything, from, methods, namespaces, paths, policy, to, token, when,
+};
 use crate::http::head::Fields;
 
 const CLIENT: &str = "cluster.local/ns/stock/sa/client";
@@ -253,5 +257,204 @@ ALLOW ns[shop]-policy[a]-rule[1] does not match (test.yaml:7:3)
 nearest: ns[shop]-policy[a]-rule[1] at test.yaml:7:3
   - paths [/x] against `/z`
 "
+    );
+}
+
+/// A request with these header lines and this token, over mutual TLS with this server name.
+fn spoken<'a>(
+    fields: &'a [(&'a [u8], &'a [u8])],
+    claims: Option<&'a Claims>,
+    sni: Option<&'a str>,
+) -> Attributes<'a> {
+    let plain = get(Some(CLIENT), "/");
+    Attributes {
+        sni,
+        http: plain.http.map(|http| HttpAttributes {
+            fields: Fields::listed(fields),
+            claims,
+            ..http
+        }),
+        ..plain
+    }
+}
+
+fn is_denied(rule: &Rule, attributes: &Attributes<'_>) -> bool {
+    let decision = judge(&[policy(Action::Deny, "d", vec![rule.clone()])], attributes);
+    decision.starts_with("denied")
+}
+
+#[test]
+fn to_deny_whoever_speaks_for_nobody_demands_a_token() {
+    let rule = from(Source {
+        not_request_principals: vec!["*".into()],
+        ..Source::default()
+    });
+    assert!(is_denied(&rule, &spoken(&[], None, None)), "S-133");
+    let alice = token(r#"{"iss": "i", "sub": "alice"}"#);
+    assert!(!is_denied(&rule, &spoken(&[], Some(&alice), None)));
+    for payload in [
+        r#"{"iss": "i"}"#,
+        r#"{"iss": "i", "sub": 7}"#,
+        r#"{"sub": "s"}"#,
+    ] {
+        let nobody = token(payload);
+        let denied = is_denied(&rule, &spoken(&[], Some(&nobody), None));
+        assert!(denied, "{payload} (S-131)");
+    }
+    let rule = from(Source {
+        request_principals: vec!["i/alice".into()],
+        ..Source::default()
+    });
+    assert!(is_denied(&rule, &spoken(&[], Some(&alice), None)));
+    assert!(!is_denied(&rule, &spoken(&[], None, None)));
+}
+
+#[test]
+fn a_claim_matches_by_its_texts_alone() {
+    let claims = token(
+        r#"{"role": "admin", "groups": ["a", 1, "b"], "n": 5, "o": {"p": "q"}, "e": "", "l": [],
+            "scope": "read write", "other": "read write", "aud": ["x", "y"], "azp": "z", "a.b": "c"}"#,
+    );
+    let holds = |key: &str, value: &str| {
+        let request = spoken(&[], Some(&claims), None);
+        let positive = is_denied(&when(key, &[value], &[]), &request);
+        let negative = is_denied(&when(key, &[], &[value]), &request);
+        assert_ne!(positive, negative, "{key} {value}");
+        positive
+    };
+    for (key, value, expected) in [
+        ("request.auth.claims[role]", "admin", true),
+        ("request.auth.claims[role]", "adm*", true),
+        ("request.auth.claims[role]", "Admin", false),
+        ("request.auth.claims[groups]", "b", true),
+        ("request.auth.claims[groups]", "1", false),
+        ("request.auth.claims[n]", "5", false),
+        ("request.auth.claims[n]", "*", false),
+        ("request.auth.claims[o]", "*", false),
+        ("request.auth.claims[o][p]", "q", true),
+        ("request.auth.claims[role][p]", "*", false),
+        ("request.auth.claims[e]", "*", false),
+        ("request.auth.claims[l]", "*", false),
+        ("request.auth.claims[none]", "*", false),
+        ("request.auth.claims[scope]", "read", true),
+        ("request.auth.claims[scope]", "read write", false),
+        ("request.auth.claims[other]", "read write", true),
+        ("request.auth.claims[other]", "read", false),
+        ("request.auth.claims[a.b]", "c", true),
+        ("request.auth.audiences", "y", true),
+        ("request.auth.presenter", "z", true),
+    ] {
+        assert_eq!(
+            holds(key, value),
+            expected,
+            "{key} {value} (S-147 to S-150)"
+        );
+    }
+}
+
+#[test]
+fn without_an_attribute_values_are_false_and_not_values_true() {
+    let request = Attributes {
+        principal: None,
+        ..spoken(&[], None, None)
+    };
+    for key in [
+        "request.headers[x]",
+        "request.auth.claims[a]",
+        "request.auth.principal",
+        "request.auth.audiences",
+        "source.principal",
+        "source.namespace",
+        "connection.sni",
+        "experimental.envoy.filters.a[b]",
+    ] {
+        assert!(!is_denied(&when(key, &["*"], &[]), &request), "{key}");
+        assert!(is_denied(&when(key, &[], &["*"]), &request), "{key}");
+    }
+}
+
+#[test]
+fn every_condition_has_to_hold_and_so_have_both_lists_of_one() {
+    let fields: &[(&[u8], &[u8])] = &[(b"x-foo", b"foo1"), (b"x-bar", b"b")];
+    let request = spoken(fields, None, Some("outbound_.80_._.api.shop"));
+    let foo = "request.headers[x-foo]";
+    assert!(is_denied(&when(foo, &["foo*"], &["*2"]), &request));
+    assert!(
+        !is_denied(&when(foo, &["foo*"], &["*1"]), &request),
+        "S-115"
+    );
+    let mut both = when(foo, &["foo*"], &[]);
+    both.when
+        .extend(when("connection.sni", &["*.api.shop"], &[]).when);
+    assert!(is_denied(&both, &request), "S-152");
+    both.when
+        .extend(when("request.headers[:method]", &["POST"], &[]).when);
+    assert!(!is_denied(&both, &request), "S-114");
+}
+
+#[test]
+fn the_request_line_is_among_the_headers() {
+    let request = spoken(&[], None, None);
+    for (name, value) in [
+        (":method", "GET"),
+        (":authority", "api.shop"),
+        ("host", "api*"),
+    ] {
+        let key = format!("request.headers[{name}]");
+        assert!(is_denied(&when(&key, &[value], &[]), &request), "{name}");
+        let upper = value.to_lowercase().replace('a', "A").replace("get", "Get");
+        assert!(
+            !is_denied(&when(&key, &[&upper], &[]), &request),
+            "{name} (S-144)"
+        );
+    }
+}
+
+#[test]
+fn an_explanation_names_conditions_and_hides_credentials() {
+    let mut rule = when("request.headers[Authorization]", &["x"], &["y"]);
+    for (key, value) in [
+        ("request.auth.claims[groups]", "admin"),
+        ("request.auth.principal", "i/bob"),
+        ("request.headers[x-role]", "admin"),
+        ("connection.sni", "a"),
+    ] {
+        rule.when.extend(when(key, &[value], &[]).when);
+    }
+    let policies = [policy(Action::Allow, "a", vec![rule])];
+    let rules = rules(&policies);
+    let claims = token(r#"{"iss": "i", "sub": "alice", "groups": ["user", "dev"]}"#);
+    let fields: &[(&[u8], &[u8])] = &[
+        (b"authorization", b"Bearer secret"),
+        (b"x-role", b"user"),
+        (b"x-role", b"dev"),
+    ];
+    let (_, explanation) = explain(&rules, &spoken(fields, Some(&claims), None));
+    let misses = "\
+- request.headers[Authorization] values [x] against 13 bytes
++ request.headers[Authorization] notValues [y] against 13 bytes
+- request.auth.claims[groups] values [admin] against `[\"user\",\"dev\"]`
+- request.auth.principal values [i/bob] against `i/alice`
+- request.headers[x-role] values [admin] against `user` and `dev`
+- connection.sni values [a] against absent
+";
+    let indented = |text: &str, by: &str| -> String {
+        text.lines().map(|line| format!("{by}{line}\n")).collect()
+    };
+    let text = explanation.to_string();
+    assert!(
+        text.contains(&format!("  when\n{}", indented(misses, "    "))),
+        "{text}"
+    );
+    let missed: String = misses
+        .lines()
+        .filter(|line| line.starts_with('-'))
+        .fold(String::new(), |text, line| text + line + "\n");
+    assert!(text.ends_with(&indented(&missed, "  ")), "{text}");
+    let comparison = &explanation.rules[0].alternatives[0].comparisons[0];
+    let key = "request.headers[Authorization]";
+    assert_eq!(
+        (comparison.field, comparison.key.as_deref()),
+        (Field::When, Some(key))
     );
 }

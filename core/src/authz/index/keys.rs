@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use crate::authz::header::Name;
-use crate::authz::matcher::{self, Blocks, Segment, Text};
+use crate::authz::matcher::{self, Segment, Text};
 use crate::authz::rule::{Alternative, Clause, Patterns, Rule};
+use crate::authz::sets::{Blocks, Texts};
 
 /// A value that a request must have for a rule filed under it to match. In order of worth, best first: of two fields that
 /// equally many rules share, the earlier one is taken.
@@ -25,6 +26,7 @@ pub(super) enum Key<'r> {
 pub(super) enum Form {
     Exact,
     Prefix,
+    /// The text is turned round.
     Suffix,
 }
 
@@ -168,19 +170,18 @@ impl Patterns {
             Self::ServerNames(texts) => of_texts(Slot::ServerName, texts),
             Self::Headers(name, texts) => of_texts(Slot::Header(name), texts),
             Self::Claims(path, texts) => of_texts(Slot::Claim(path), texts),
-            Self::Hosts(texts) => in_lower_case(of_texts(Slot::Host, texts)?),
+            Self::Hosts(texts) => of_texts(Slot::Host, texts),
             Self::Authorities(texts) => of_texts(Slot::Authority, texts),
             Self::Methods(texts) => of_texts(Slot::Method, texts),
             Self::Ports(ports) => Some(ports.iter().map(|port| Key::Port(*port)).collect()),
             Self::RequestPrincipals(principals) => {
-                Some(principals.iter().map(of_request_principal).collect())
+                let exact = principals.exact();
+                let exact = exact
+                    .map(|(issuer, subject)| together(Slot::RequestPrincipal, issuer, subject));
+                let more = principals.more().iter().map(of_request_principal);
+                Some(exact.chain(more).collect())
             }
-            Self::Namespaces(namespaces) => {
-                let keys = namespaces
-                    .iter()
-                    .map(|namespace| of_segment(namespace.segment()));
-                Some(keys.collect())
-            }
+            Self::Namespaces(namespaces) => Some(namespaces.segments().map(of_segment).collect()),
             Self::ServiceAccounts(accounts) => {
                 let keys = accounts.iter().map(|account| {
                     let (namespace, name) = account.segments();
@@ -214,39 +215,38 @@ fn text<'r>(form: Form, slot: Slot<'r>, text: &'r [u8]) -> Key<'r> {
     Key::Text(form, slot, Cow::Borrowed(text))
 }
 
+/// `None`: one of the texts asks for no more than every request of HTTP has.
+fn of_texts<'r>(slot: Slot<'r>, texts: &'r Texts) -> Option<Keys<'r>> {
+    let always = [Slot::Path, Slot::Host, Slot::Authority, Slot::Method].contains(&slot);
+    if texts.has_star() && always {
+        return None;
+    }
+    let exact = texts.exact().map(|exact| text(Form::Exact, slot, exact));
+    let prefixes = texts
+        .prefixes()
+        .map(|prefix| text(Form::Prefix, slot, prefix));
+    let suffixes = texts
+        .suffixes()
+        .map(|suffix| text(Form::Suffix, slot, suffix));
+    let star = texts.has_star().then_some(Key::Any(slot));
+    Some(exact.chain(prefixes).chain(suffixes).chain(star).collect())
+}
+
 fn of_text<'r>(slot: Slot<'r>, pattern: &'r Text) -> Key<'r> {
     match pattern {
         Text::NonEmpty | Text::Present => Key::Any(slot),
         Text::Exact(exact) => text(Form::Exact, slot, exact),
         Text::Prefix(prefix) => text(Form::Prefix, slot, prefix),
-        Text::Suffix(suffix) => text(Form::Suffix, slot, suffix),
+        Text::Suffix(suffix) => {
+            let reversed = suffix.iter().rev().copied().collect();
+            Key::Text(Form::Suffix, slot, Cow::Owned(reversed))
+        }
     }
 }
 
-/// `None`: one of the texts asks for no more than every request of HTTP has.
-fn of_texts<'r>(slot: Slot<'r>, texts: &'r matcher::Texts) -> Option<Keys<'r>> {
-    let (exact, more) = texts.parts();
-    let exact = exact.iter().map(|exact| text(Form::Exact, slot, exact));
-    let more = more.iter().map(|pattern| of_text(slot, pattern));
-    let keys: Keys<'r> = exact.chain(more).collect();
-    let always = [Slot::Path, Slot::Host, Slot::Authority, Slot::Method].contains(&slot);
-    let finds_out = |key: &Key<'_>| !(always && matches!(key, Key::Any(_)));
-    keys.iter().all(finds_out).then_some(keys)
-}
-
-fn in_lower_case(keys: Keys<'_>) -> Option<Keys<'_>> {
-    let lower = |key| match key {
-        Key::Text(form, slot, text) => Key::Text(form, slot, Cow::Owned(text.to_ascii_lowercase())),
-        Key::Block(..) | Key::Port(_) | Key::Any(_) => key,
-    };
-    Some(keys.into_iter().map(lower).collect())
-}
-
+/// Of one with a star.
 fn of_request_principal(pattern: &matcher::RequestPrincipal) -> Key<'_> {
     match pattern.parts() {
-        (Text::Exact(issuer), Text::Exact(subject)) => {
-            together(Slot::RequestPrincipal, issuer, subject)
-        }
         (Text::NonEmpty | Text::Present, Text::NonEmpty | Text::Present) => {
             Key::Any(Slot::RequestPrincipal)
         }

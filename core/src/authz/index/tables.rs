@@ -67,6 +67,9 @@ pub(super) trait Value {
     fn order_of(&self, text: &[u8]) -> Ordering;
 
     fn begins_with(&self, text: &[u8]) -> bool;
+
+    /// The head of what follows `common`; where the value does not begin with that, how `common` stands to it.
+    fn head_after(&self, common: &[u8]) -> Result<u64, Ordering>;
 }
 
 /// A value that lies in one piece.
@@ -80,6 +83,13 @@ impl Value for Whole<'_> {
 
     fn begins_with(&self, text: &[u8]) -> bool {
         self.0.starts_with(text)
+    }
+
+    fn head_after(&self, common: &[u8]) -> Result<u64, Ordering> {
+        match self.0.strip_prefix(common) {
+            Some(rest) => Ok(head(rest.iter().copied())),
+            None => Err(common.cmp(self.0)),
+        }
     }
 }
 
@@ -96,6 +106,26 @@ impl<I: Iterator<Item = u8> + Clone> Value for Bytes<I> {
         let mut value = self.0.clone();
         text.iter().all(|byte| value.next() == Some(*byte))
     }
+
+    fn head_after(&self, common: &[u8]) -> Result<u64, Ordering> {
+        let mut value = self.0.clone();
+        for byte in common {
+            match byte.cmp(&value.next().ok_or(Ordering::Greater)?) {
+                Ordering::Equal => {}
+                order => return Err(order),
+            }
+        }
+        Ok(head(value))
+    }
+}
+
+/// The first eight bytes as a number, so that the order of two heads that differ is the order of the texts.
+fn head(text: impl Iterator<Item = u8>) -> u64 {
+    let mut head = [0; 8];
+    for (place, byte) in head.iter_mut().zip(text) {
+        *place = byte;
+    }
+    u64::from_be_bytes(head)
 }
 
 /// Keys of which some begin others, ascending: the rules of each, and the longest other key that begins it.
@@ -147,26 +177,48 @@ impl Nested {
 }
 
 /// Texts that a value must be, and texts that it must begin with, in one table, so that one search finds both.
+///
+/// A search goes by the heads of what the texts do not have in common, which lie close together; whole texts are compared
+/// only where heads are equal.
 #[derive(Debug, Default)]
 pub(super) struct Begun {
     /// All texts, one behind the other.
     texts: Vec<u8>,
-    // INVARIANT: `ends` ascend and do not exceed the length of `texts`; `push` is the only writer.
+    // INVARIANT: `ends` ascend and do not exceed the length of `texts`; `new` is the only writer.
     ends: Vec<usize>,
+    /// Bytes at the front of the first text with which all begin.
+    common: usize,
+    /// Of each text, behind what is common. Ascending.
+    heads: Vec<u64>,
     exact: Lists,
     prefixes: Nested,
 }
 
 impl Begun {
-    /// `text` must be greater than all before it.
-    pub(super) fn push(&mut self, text: &[u8], exact: List, prefix: List) {
-        let texts = &self.texts;
-        let ends = &self.ends;
-        self.prefixes
-            .push(prefix, |at| text.starts_with(text_at(texts, ends, at)));
-        self.exact.push(exact);
-        self.texts.extend_from_slice(text);
-        self.ends.push(self.texts.len());
+    /// Texts ascending, each once; with the rules that demand the text itself, and those that demand it at the front.
+    pub(super) fn new(entries: impl IntoIterator<Item = (Vec<u8>, List, List)>) -> Self {
+        let mut begun = Self::default();
+        for (text, exact, prefix) in entries {
+            let (texts, ends) = (&begun.texts, &begun.ends);
+            let begins = |at| text.starts_with(text_at(texts, ends, at));
+            begun.prefixes.push(prefix, begins);
+            begun.exact.push(exact);
+            begun.texts.extend(text);
+            begun.ends.push(begun.texts.len());
+        }
+        if let Some(last) = begun.ends.len().checked_sub(1) {
+            // What the first and the last of an ascending list begin with, all begin with.
+            let pairs = begun.text(0).iter().zip(begun.text(last));
+            begun.common = pairs.take_while(|(first, last)| first == last).count();
+        }
+        begun.heads = (0..begun.ends.len())
+            .map(|at| head(begun.text(at)[begun.common..].iter().copied()))
+            .collect();
+        begun
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
     }
 
     pub(super) fn visit_all<'i, V: FnMut(&'i [u32])>(&'i self, search: &mut Search<'_, V>) {
@@ -180,7 +232,17 @@ impl Begun {
 
     /// How many texts do not exceed the value.
     fn rank(&self, value: &impl Value) -> usize {
-        let (mut low, mut high) = (0, self.ends.len());
+        let head = match value.head_after(&self.texts[..self.common]) {
+            Ok(head) => head,
+            Err(Ordering::Greater) => return 0,
+            Err(Ordering::Less | Ordering::Equal) => return self.ends.len(),
+        };
+        let mut low = self.heads.partition_point(|other| *other < head);
+        if self.heads.get(low) != Some(&head) {
+            return low;
+        }
+        let same = self.heads[low..].partition_point(|other| *other == head);
+        let mut high = low + same;
         while low < high {
             let middle = low + (high - low) / 2;
             if value.order_of(self.text(middle)).is_le() {
@@ -197,14 +259,14 @@ impl Begun {
         value: &impl Value,
         search: &mut Search<'_, V>,
     ) {
-        let greatest = self.rank(value).checked_sub(1);
-        if let Some(at) = greatest
-            && value.order_of(self.text(at)).is_eq()
-        {
-            self.exact.visit(at, search);
+        let Some(greatest) = self.rank(value).checked_sub(1) else {
+            return;
+        };
+        if value.order_of(self.text(greatest)).is_eq() {
+            self.exact.visit(greatest, search);
         }
         let begins = |at| value.begins_with(self.text(at));
-        self.prefixes.visit(greatest, begins, search);
+        self.prefixes.visit(Some(greatest), begins, search);
     }
 }
 
@@ -230,7 +292,7 @@ impl Texts {
         search: &mut Search<'_, V>,
     ) {
         self.begun.visit(&Whole(value), search);
-        if !self.ended.ends.is_empty() {
+        if !self.ended.is_empty() {
             self.ended
                 .visit(&Bytes(value.iter().rev().copied()), search);
         }
@@ -245,7 +307,7 @@ impl Texts {
     ) {
         let value = value.iter().map(u8::to_ascii_lowercase);
         self.begun.visit(&Bytes(value.clone()), search);
-        if !self.ended.ends.is_empty() {
+        if !self.ended.is_empty() {
             self.ended.visit(&Bytes(value.rev()), search);
         }
         self.any.visit_all(search);
@@ -308,16 +370,4 @@ impl Ports {
             self.lists.visit(at, search);
         }
     }
-}
-
-/// The segments of a principal that follow a segment `key`.
-pub(super) fn segments<'p>(
-    principal: &'p str,
-    key: &'static str,
-) -> impl Iterator<Item = &'p str> + Clone {
-    let keys = principal.split('/');
-    let values = principal.split('/').skip(1);
-    keys.zip(values)
-        .filter(move |(segment, _)| *segment == key)
-        .map(|(_, value)| value)
 }

@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::tables::{Begun, Value, Whole};
+use super::tables::{Value, Whole};
 use super::*;
 use crate::api::authorization_policy::{self as api, Action, Operation, Source};
 use crate::api::mesh_config::MeshConfig;
@@ -386,14 +386,13 @@ fn of_a_thousand_rules_that_share_each_field_the_fields_together_find_one() {
 
 /// Which of the texts are found, as beginnings or as themselves.
 fn found(texts: &[&str], value: &impl Value) -> Vec<u32> {
-    let mut begun = Begun::default();
-    for (at, text) in (0..).zip(texts) {
-        let list = |at| List {
-            members: vec![at],
-            nested: None,
-        };
-        begun.push(text.as_bytes(), list(at), list(at + 100));
-    }
+    let list = |at| List {
+        members: vec![at],
+        nested: None,
+    };
+    let entries = (0..).zip(texts);
+    let begun =
+        Begun::new(entries.map(|(at, text)| (text.as_bytes().to_vec(), list(at), list(at + 100))));
     let attributes = Attributes {
         principal: None,
         source_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -429,4 +428,49 @@ fn a_table_finds_what_the_value_is_and_what_begins_it() {
         assert_eq!(found(&texts, &Bytes(value.bytes())), expected, "{value}");
     }
     assert_eq!(found(&[], &Whole(b"a")), [0u32; 0]);
+}
+
+#[test]
+fn a_table_of_long_texts_with_much_in_common_is_searched_like_any_other() {
+    let texts = [
+        "common/abcdefgh",
+        "common/abcdefgh\0",
+        "common/abcdefghi",
+        "common/abcdefghij",
+        "common/abd",
+        "common/b",
+    ];
+    for value in texts {
+        for end in ["", "\0", "a", "h", "i", "z"] {
+            let value = format!("{value}{end}");
+            let mut expected: Vec<u32> = Vec::new();
+            for (at, text) in (0..).zip(texts) {
+                expected.extend((text == value).then_some(at));
+                expected.extend(value.starts_with(text).then_some(at + 100));
+            }
+            expected.sort_unstable();
+            assert_eq!(
+                found(&texts, &Whole(value.as_bytes())),
+                expected,
+                "{value:?}"
+            );
+            assert_eq!(found(&texts, &Bytes(value.bytes())), expected, "{value:?}");
+        }
+    }
+    for value in [
+        "",
+        "common",
+        "common/",
+        "commom/z",
+        "common/abc",
+        "commoo",
+        "z",
+    ] {
+        assert_eq!(
+            found(&texts, &Whole(value.as_bytes())),
+            [0u32; 0],
+            "{value}"
+        );
+        assert_eq!(found(&texts, &Bytes(value.bytes())), [0u32; 0], "{value}");
+    }
 }

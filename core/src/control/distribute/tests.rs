@@ -1,7 +1,7 @@
 use super::super::addresses::Addresses;
 use super::super::testing::{
-    NOW, deployment, istio_in_action, labels, meta, namespace, peer_authentication, pod, service,
-    service_account,
+    NOW, deployment, istio_in_action, labels, meta, namespace, peer_authentication, pod,
+    request_authentication, service, service_account,
 };
 use super::*;
 use crate::accept::Mode;
@@ -9,6 +9,7 @@ use crate::api::authorization_policy::Action;
 use crate::api::kube::ClusterIp;
 use crate::api::object::Object;
 use crate::api::peer_authentication::Mode as Written;
+use crate::api::request_authentication::KeySource;
 use crate::route;
 
 struct World {
@@ -161,6 +162,34 @@ fn policies_reach_the_pods_that_they_select() {
         "S-3"
     );
     assert_eq!(rules(policy("default", None)), [(0, 0), (0, 0)], "S-1");
+}
+
+#[test]
+fn what_is_demanded_of_tokens_reaches_the_pods_that_it_selects() {
+    // S-210, S-5, S-9.
+    let demands = |namespace: &str, selector: Option<&str>, targets: bool| {
+        let mut policy = request_authentication(namespace, "jwt", KeySource::Discovery);
+        policy.selector = selector.map(|app| labels(&[("app", app)]));
+        policy.targets = targets;
+        let mut world = tutorial(vec![Object::RequestAuthentication(policy)]);
+        ["webapp-0", "catalog-0"].map(|name| {
+            let snapshot = world.snapshot("istioinaction", name);
+            let mut ports = snapshot.inbound.values();
+            ports.all(|port| !port.authn.is_empty())
+        })
+    };
+    assert_eq!(demands("istio-system", None, false), [true, true]);
+    assert_eq!(
+        demands("istioinaction", Some("webapp"), false),
+        [true, false]
+    );
+    assert_eq!(
+        demands("istio-system", Some("catalog"), false),
+        [false, true],
+        "S-3"
+    );
+    assert_eq!(demands("default", None, false), [false, false], "S-1");
+    assert_eq!(demands("istioinaction", None, true), [false, false], "S-5");
 }
 
 #[test]

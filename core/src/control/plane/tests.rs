@@ -1,8 +1,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::super::testing::{
-    NOW, deployment, istio_in_action, key, meta, namespace, peer_authentication, pod, service,
-    service_account,
+    NOW, deployment, istio_in_action, key, meta, namespace, peer_authentication, pod,
+    request_authentication, service, service_account,
 };
 use super::*;
 use crate::accept::PortKind;
@@ -10,6 +10,7 @@ use crate::api::authorization_policy::{Action, AuthorizationPolicy, Operation, R
 use crate::api::load::{Text, load_objects};
 use crate::api::object::Kind;
 use crate::api::peer_authentication::Mode;
+use crate::api::request_authentication::KeySource;
 use crate::snapshot::Endpoints;
 
 fn plane(objects: Vec<Object>) -> Plane {
@@ -248,6 +249,24 @@ fn a_rule_that_cannot_be_compiled_is_said() {
             .starts_with("ns[default]-policy[odd]-rule[0]: "),
         "{warning}"
     );
+}
+
+#[test]
+fn keys_that_nobody_fetches_are_a_warning() {
+    // S-228.
+    let uri = KeySource::Uri("https://issuer.example/keys".into());
+    let policy = request_authentication("default", "jwt", uri);
+    let mut plane = plane(vec![Object::RequestAuthentication(policy)]);
+    let warnings: Vec<_> = plane.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "jwt.yaml:1:1: warning: keys are not fetched yet: every token is refused until `https://issuer.example/keys` is replaced by `jwks`\n  hint: until it is corrected more is refused, or less is passed on"
+        ]
+    );
+    let keys = [key(Kind::RequestAuthentication, "default", "jwt")];
+    plane.delete(&keys).unwrap();
+    assert_eq!(plane.warnings(), []);
 }
 
 #[test]

@@ -55,6 +55,17 @@ fn a_request_is_one_line_of_the_default_format() {
 }
 
 #[test]
+fn the_original_path_is_printed_in_place_of_the_path() {
+    // S-326.
+    let record = Record {
+        original_path: Some("/before?y".to_owned()),
+        ..request()
+    };
+    assert!(line(&record).contains("] \"GET /before?y HTTP/1.1\" "));
+    assert_eq!(json_line(&record)["path"], "/before?y");
+}
+
+#[test]
 fn a_connection_without_a_chain_is_one_line_of_blanks() {
     // S-28.
     let record = Record {

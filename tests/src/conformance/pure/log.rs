@@ -14,12 +14,12 @@ use super::super::tree::{Fault, Fields, fault, number, text};
 /// Reads `given`; what is null or missing is absent.
 pub(super) fn read_record(node: &Node) -> Result<Record, Fault> {
     let mut values = Values(Fields::of(node, "the values")?);
-    let start = values.0.need("start_time")?;
     let record = Record {
-        start: read_time(start)?,
+        start: values.read("start_time", read_time)?.unwrap_or_default(),
         duration_ns: values.count("duration")?.saturating_mul(1_000_000),
         method: values.text("method")?,
         path: values.text("path")?,
+        original_path: values.text("x_envoy_original_path")?,
         protocol: values.read("protocol", read_protocol)?,
         status: values.read("response_code", number)?.unwrap_or(0),
         flags: values

@@ -112,7 +112,12 @@ fn identities_are_read_and_built() {
     let read = |uri: &str| ask("istio_identity", &format!("{{uri: '{uri}'}}"));
     assert_eq!(
         read("spiffe://td/ns/a/sa/b"),
-        json!({"trust_domain": "td", "namespace": "a", "service_account": "b"})
+        json!({
+            "trust_domain": "td",
+            "namespace": "a",
+            "service_account": "b",
+            "principal": "td/ns/a/sa/b",
+        })
     );
     for wrong in [
         "spiffe://td/ns/a/sa/b/c",
@@ -175,6 +180,13 @@ fn clients_are_found_behind_proxies() {
 
 #[test]
 fn lines_are_written() {
+    assert_eq!(
+        only(
+            "rbac_log_line",
+            "{engine: enforced, result: denied, policy: null}"
+        ),
+        "enforced denied, matched policy none"
+    );
     let rbac = "{engine: shadow, result: allowed, policy: none}";
     assert_eq!(
         only("rbac_log_line", rbac),
@@ -199,6 +211,10 @@ fn client_certificates_are_told_apart() {
         json!([{"By": "a", "URI": ["b", "c"]}, {"Hash": "d"}])
     );
     assert_eq!(ask("xfcc_parse", "value: 'By'"), json!({"error": true}));
+    let one = json!([{"DNS": "d"}]);
+    assert!(elements_fit(&json!([{"DNS": ["d"]}]), &one) && elements_fit(&one, &one));
+    assert!(!elements_fit(&json!([{"DNS": ["d", "d"]}]), &one));
+    assert!(!elements_fit(&json!({"DNS": "d"}), &one));
 }
 
 #[test]
