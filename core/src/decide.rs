@@ -15,6 +15,7 @@ use crate::authn::{self, Cache, Effects, Presented, authenticate};
 use crate::authz::listener::{Comparison, Part};
 use crate::authz::{self, Attributes, Decision, HttpAttributes, PolicyId, evaluate};
 use crate::clock::UnixTime;
+use crate::http::forwarded::{Place, original_client};
 use crate::http::head::{Fields, Known};
 use crate::path::{self, Normalization};
 use crate::snapshot::{InboundPort, OutboundPort};
@@ -301,39 +302,12 @@ fn normalized(path: &[u8], mode: Normalization) -> Result<Cow<'_, [u8]>, Denial>
     path::normalize(path, mode, true).map_err(|_| Denial::new(400, "", "path_normalization_failed"))
 }
 
-/// The original client of a request at a sidecar (S-320): the last entry of `x-forwarded-for` if it is an address, else
-/// the peer.
+/// The original client of a request at a sidecar (S-320).
 fn remote_ip(fields: Fields<'_>, peer: IpAddr) -> IpAddr {
-    fields
-        .iter()
-        .filter(|field| field.known == Known::XForwardedFor)
-        .last()
-        .map(|field| field.value)
-        .and_then(|value| value.rsplit(|b| *b == b',').next())
-        .and_then(|last| std::str::from_utf8(last).ok())
-        .and_then(|last| last.trim_matches([' ', '\t']).parse().ok())
-        .unwrap_or(peer)
+    let lines = fields.iter();
+    let lines = lines.filter(|field| field.known == Known::XForwardedFor);
+    original_client(Place::Sidecar, peer, lines.map(|field| field.value))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_entry_of_x_forwarded_for_is_the_client_if_it_is_an_address() {
-        let peer: IpAddr = "10.0.0.1".parse().unwrap();
-        for (value, ip) in [
-            (None, "10.0.0.1"),
-            (Some("1.2.3.4"), "1.2.3.4"),
-            (Some("9.9.9.9, 1.2.3.4"), "1.2.3.4"),
-            (Some("1.2.3.4, junk"), "10.0.0.1"),
-            (Some("1.2.3.4:80"), "10.0.0.1"),
-            (Some(""), "10.0.0.1"),
-            (Some("2001:db8::1"), "2001:db8::1"),
-        ] {
-            let line = value.map(|value| (&b"X-Forwarded-For"[..], value.as_bytes()));
-            let got = remote_ip(Fields::listed(line.as_slice()), peer);
-            assert_eq!(got, ip.parse::<IpAddr>().unwrap(), "{value:?}");
-        }
-    }
-}
+mod tests;

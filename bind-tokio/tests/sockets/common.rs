@@ -116,7 +116,7 @@ impl Machine for Forwarder {
         match input {
             Input::Link(id, event) => self.link(id, event),
             Input::Drain { grace } => self.draining = Some(now.at.after(grace)),
-            Input::Tick | Input::Snapshot(_) | Input::Svid(_) => {}
+            Input::Tick | Input::Snapshot(_) | Input::Svid(_) | Input::Levels(_) => {}
         }
         if self.draining.is_some_and(|at| at <= now.at) {
             self.draining = None;

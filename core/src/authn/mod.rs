@@ -119,7 +119,13 @@ pub fn authenticate(
     for (number, rule) in rules.iter().enumerate() {
         let locations = &rule.locations;
         locations.find(request.fields, request.path, &mut |place, text| {
-            let known = texts.iter().position(|other| is_same(other, &text));
+            // The same place, looked at by two rules. What is equal without that is read once more, which costs less than
+            // comparing everything with everything.
+            let known = texts.iter().position(|other| match (other, &text) {
+                (Cow::Borrowed(other), Cow::Borrowed(text)) => std::ptr::eq(*other, *text),
+                (Cow::Owned(other), Cow::Owned(text)) => other == text,
+                _ => false,
+            });
             let at = known.unwrap_or(texts.len());
             if known.is_none() {
                 texts.push(text);
@@ -179,16 +185,6 @@ pub fn authenticate(
         status: failure,
         realm: realm(request),
     })
-}
-
-/// One text found twice: at the same place by two rules. What is equal without that is read once more, which costs less
-/// than comparing everything with everything.
-fn is_same(a: &Cow<'_, [u8]>, b: &Cow<'_, [u8]>) -> bool {
-    match (a, b) {
-        (Cow::Borrowed(a), Cow::Borrowed(b)) => std::ptr::eq(*a, *b),
-        (Cow::Owned(a), Cow::Owned(b)) => a == b,
-        _ => false,
-    }
 }
 
 /// One text that may be a token, read at most once.

@@ -251,7 +251,7 @@ impl Index {
                 // The lines are one value, which is looked up at the first of them.
                 Some(whole) => {
                     let mut before = fields.iter().take(at);
-                    if !before.any(|line| name.is_name_of(&line)) {
+                    if !before.any(|line| name.is_name_of(&line) && is_seen(&line, fields)) {
                         texts.visit_forwards(whole, search);
                     }
                 }

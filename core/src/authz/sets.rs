@@ -231,9 +231,12 @@ pub(super) fn segments_after<'p>(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RequestPrincipals {
     /// Issuers and subjects without a star, ascending.
-    exact: Vec<(Box<[u8]>, Box<[u8]>)>,
+    exact: Vec<Pair>,
     more: Vec<RequestPrincipal>,
 }
+
+/// An issuer and a subject.
+type Pair = (Box<[u8]>, Box<[u8]>);
 
 impl RequestPrincipals {
     pub(super) fn new(patterns: &[String]) -> Self {
@@ -254,8 +257,7 @@ impl RequestPrincipals {
 
     pub(super) fn matches(&self, issuer: &str, subject: &str) -> bool {
         let value = (issuer.as_bytes(), subject.as_bytes());
-        let order =
-            |(issuer, subject): &(Box<[u8]>, Box<[u8]>)| (&**issuer, &**subject).cmp(&value);
+        let order = |(issuer, subject): &Pair| (&**issuer, &**subject).cmp(&value);
         self.exact.binary_search_by(order).is_ok()
             || self
                 .more

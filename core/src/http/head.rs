@@ -372,7 +372,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub fn iter(self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
+    pub fn iter(self) -> impl DoubleEndedIterator<Item = Field<'a>> + Clone + use<'a> {
         let Self { view, changes, .. } = self;
         let own = (0..self.lines.len())
             .filter_map(move |at| self.lines.get(at))

@@ -220,9 +220,12 @@ impl Downstream {
                     }
                     return;
                 }
-                // Silence: a port that demands TLS gives it the time of a handshake; one that has to look at the first
-                // bytes waits as long as the mesh says (S-27), by default as long as an idle link may live.
+                // Silence: a port waits for first bytes as long as the mesh says (S-27), by default as long as an idle
+                // link may live; one that demands TLS never longer than a handshake may take.
                 let (span, why) = match (door.port.mode, door.port.detection_timeout) {
+                    (Mode::Strict, Some(timeout)) if timeout < limits::HANDSHAKE_TIMEOUT => {
+                        (timeout, DETECTION)
+                    }
                     (Mode::Strict, _) => (limits::HANDSHAKE_TIMEOUT, "tls handshake"),
                     (Mode::Permissive | Mode::Disable, Some(timeout)) => (timeout, DETECTION),
                     (Mode::Permissive | Mode::Disable, None) => (limits::IDLE_TIMEOUT, SILENCE),

@@ -6,4 +6,5 @@ mod heads;
 mod noise;
 mod rig;
 mod routes;
+mod said;
 mod tokens;

@@ -202,7 +202,7 @@ pub fn plain(
         .map(|endpoint| {
             for_all
                 .or_else(|| endpoint.plain())
-                .or(one.then_some(Plain::Other))
+                .or_else(|| one.then_some(Plain::Other))
         })
         .collect()
 }

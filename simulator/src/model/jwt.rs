@@ -27,9 +27,14 @@ impl Claims {
         ))
     }
 
+    /// The claim at a path of names, whatever it is.
+    pub fn get(&self, names: &[&str]) -> Option<&Value> {
+        at(&self.payload, names)
+    }
+
     /// The texts at a path of names: one, those of a list, or the words of one (S-147, S-148).
     pub fn texts(&self, names: &[&str]) -> Vec<String> {
-        match at(&self.payload, names) {
+        match self.get(names) {
             Some(Value::String(text)) => {
                 let words = names.len() == 1 && self.delimited.iter().any(|name| name == names[0]);
                 if words {
@@ -302,10 +307,10 @@ fn in_header(
             _ => after,
         };
         let is_token = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if let Some(rest) = after.map(|after| &value[after..]) {
-            if let Some(start) = rest.find(is_token) {
-                found.push((rest[start..].to_owned(), place));
-            }
+        if let Some(rest) = after.map(|after| &value[after..])
+            && let Some(start) = rest.find(is_token)
+        {
+            found.push((rest[start..].to_owned(), place));
         }
     }
 }
@@ -363,7 +368,7 @@ fn verify(
     token: &str,
 ) -> Result<Map<String, Value>, &'static str> {
     let turned = |check, holds: bool| holds != (setting.flipped == Some(check));
-    let (header, payload) = read(token)?;
+    let Parts { header, payload } = read(token)?;
     let algorithm = header
         .get("alg")
         .and_then(Value::as_str)
@@ -429,10 +434,10 @@ fn signed(
 ) -> Result<(), &'static str> {
     let keys = match &rule.keys {
         KeySource::Inline(text) => usable_keys(text),
-        KeySource::Uri(_) | KeySource::Discovery => Vec::new(),
+        KeySource::Uri(_) | KeySource::Discovery => return Err(FAILS),
     };
     if keys.is_empty() {
-        return Err(FAILS);
+        return Err("Jwks doesn't have any valid public key");
     }
     let text = |key: &Value, name: &str| key.get(name).and_then(Value::as_str).map(str::to_owned);
     let turned = |check, holds: bool| holds != (setting.flipped == Some(check));
@@ -500,9 +505,13 @@ fn usable_keys(text: &str) -> Vec<Value> {
         .collect()
 }
 
+struct Parts {
+    header: Map<String, Value>,
+    payload: Map<String, Value>,
+}
+
 /// Header and payload, or why there are none (S-216, S-218).
-#[allow(clippy::type_complexity, reason = "two objects of one token")]
-fn read(token: &str) -> Result<(Map<String, Value>, Map<String, Value>), &'static str> {
+fn read(token: &str) -> Result<Parts, &'static str> {
     let parts = sections(token);
     let [header, payload, signature] = parts[..] else {
         return Err(
@@ -577,7 +586,7 @@ fn read(token: &str) -> Result<(Map<String, Value>, Map<String, Value>), &'stati
     if BASE64_URL_SAFE_NO_PAD.decode(signature).is_err() {
         return Err("Jwt signature is an invalid Base64url encoded");
     }
-    Ok((header, payload))
+    Ok(Parts { header, payload })
 }
 
 fn output_headers(rule: &JwtRule) -> impl Iterator<Item = &str> {

@@ -91,11 +91,7 @@ fn canonical(path: &str) -> Option<String> {
                 text.push(b.into());
             }
             Written::Plain(b'\\') => text.push('/'),
-            Written::Plain(b'%') => match new_escape(&written[at + 1..]) {
-                Some(0) => return None,
-                Some(_) => text.push_str("%25"),
-                None => text.push('%'),
-            },
+            Written::Plain(b'%') if makes_escape(&written[at + 1..]) => text.push_str("%25"),
             Written::Plain(byte) if b"\"<>^`{|}".contains(&byte) => {
                 text.push_str(&format!("%{byte:02X}"));
             }
@@ -105,17 +101,17 @@ fn canonical(path: &str) -> Option<String> {
     Some(without_dots(&text))
 }
 
-/// What a stray `%` and the two characters after it would come to stand for, if one of those is itself an escape.
-fn new_escape(after: &[Written]) -> Option<u8> {
+/// Whether a stray `%` and the two characters after it would become an escape, one of them being an escape now (S-183). Even
+/// one of NUL: what comes out is `%2500`.
+fn makes_escape(after: &[Written]) -> bool {
     let digit = |character: &Written| match *character {
-        Written::Plain(byte) => byte.is_ascii_hexdigit().then_some((byte, false)),
-        Written::Escape(_, byte) => byte.is_ascii_hexdigit().then_some((byte, true)),
+        Written::Plain(byte) => byte.is_ascii_hexdigit().then_some(false),
+        Written::Escape(_, byte) => byte.is_ascii_hexdigit().then_some(true),
     };
     let [first, second, ..] = after else {
-        return None;
+        return false;
     };
-    let ((a, escaped), (b, escaped_too)) = (digit(first)?, digit(second)?);
-    (escaped || escaped_too).then(|| hex(a) * 16 + hex(b))
+    matches!((digit(first), digit(second)), (Some(a), Some(b)) if a || b)
 }
 
 fn is_unreserved(byte: u8) -> bool {

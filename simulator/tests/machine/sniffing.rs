@@ -56,6 +56,19 @@ fn a_client_that_was_silent_is_opaque_on_other_ports() {
 }
 
 #[test]
+fn a_client_that_was_silent_is_refused_where_tls_is_demanded() {
+    // S-27: what counts as plaintext then has no chain there (S-28).
+    for port in [http(Mode::Strict), tcp(Mode::Strict)] {
+        let mut bench = with_detection(&[port]);
+        let (client, _) = bench.inbound();
+        let said = bench.advance(2 * SECOND);
+        assert_eq!(said.connects(), []);
+        assert!(said.resets(client));
+        assert_eq!(said.records.len(), 1);
+    }
+}
+
+#[test]
 fn silence_is_not_plaintext_on_a_port_that_became_strict() {
     let mut bench = with_detection(&[tcp(Mode::Permissive)]);
     let (client, _) = bench.inbound();

@@ -241,6 +241,7 @@ pub(super) fn port(
     scene: &mut Scene,
     at: SocketAddr,
     (mode, kind): (Mode, PortKind),
+    timeout: Duration,
     send: &[Step],
 ) -> Result<Found, String> {
     let party = scene.call(Caller::new(Vec::new()), BARE, None, at)?;
@@ -275,13 +276,20 @@ pub(super) fn port(
             Sniff::Hello(hello) => FirstBytes::tls(hello.alpn.iter().map(Vec::as_slice)),
             Sniff::NotTls | Sniff::Bad => FirstBytes::Plain(first_plain_kind(&said)),
         };
-        match accept::decide(mode, kind, first) {
-            Accept::Http => "http",
-            _ => "pending",
+        let waited = !timeout.is_zero() && scene.stage.now().at.since(begun) >= timeout;
+        match (
+            accept::decide(mode, kind, first),
+            accept::after_silence(mode, kind),
+        ) {
+            (Accept::Http, _) => json!({"as": "http"}),
+            (Accept::NeedMore, Accept::Http) if waited => {
+                json!({"as": "http", "after_s": timeout.as_secs_f64()})
+            }
+            _ => json!({"as": "pending"}),
         }
     };
     let decision = match seen {
-        None => json!({"as": by_table()}),
+        None => by_table(),
         Some((what, after)) => json!({"as": what, "after_s": after.as_secs_f64()}),
     };
     Ok(Found::from([("decision", decision)]))

@@ -71,7 +71,7 @@ pub(super) fn sniff(
         .stage
         .listen(scene.ear, app.ok_or("the server listens nowhere")?)?;
     let at = SocketAddr::new(IpAddr::V4(SERVER_IP), PORT);
-    bytes::port(&mut scene, at, (mode, kind), send)
+    bytes::port(&mut scene, at, (mode, kind), timeout, send)
 }
 
 /// How often a proxy tries, and what its client gets. `outbound`: the proxy is the client's, and the server has none; else it

@@ -16,6 +16,7 @@ mod keys;
 mod lies;
 mod made;
 mod pure;
+pub mod questions;
 mod real;
 mod rename;
 mod request;
@@ -387,7 +388,7 @@ impl<'c> Stages<'c> {
 
     /// Why a check of a kind that is run is not run here.
     fn unfit(&self, given: &Given) -> Option<&'static str> {
-        const LONG: Duration = Duration::from_secs(5);
+        const LONG: Duration = Duration::from_secs(2);
         match (self.driver, given) {
             (Driver::Simulator, _) => None,
             (Driver::Tokio, Given::Retry { .. }) => Some("needs counted links"),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use meshward_core::authn::Cache;
 use meshward_core::authz::explanation;
+use meshward_core::clock::UnixTime;
 use meshward_core::decide::{self, Caller, Explanation, inbound_request};
 use meshward_core::http::head::Fields;
 use meshward_core::telemetry::Record;
@@ -21,8 +22,8 @@ use super::words::Makers;
 
 /// A request as it goes over the wire.
 #[derive(Debug)]
-struct Written {
-    bytes: Vec<u8>,
+pub(super) struct Written {
+    pub(super) bytes: Vec<u8>,
     authority: String,
     /// With the tokens that it carries.
     path: String,
@@ -74,8 +75,12 @@ pub(super) fn run(
     Ok(None)
 }
 
-fn write(scene: &Scene, request: &Request, makers: &mut Makers) -> Result<Written, String> {
-    let now = scene.stage.now().wall;
+/// `now`: of the clock by which tokens expire.
+pub(super) fn write(
+    now: UnixTime,
+    request: &Request,
+    makers: &mut Makers,
+) -> Result<Written, String> {
     let host = request.authority.clone();
     let authority = host.unwrap_or_else(|| authority(&request.to.host, request.to.port));
     let mut path = request.path.clone();
@@ -124,7 +129,7 @@ fn write(scene: &Scene, request: &Request, makers: &mut Makers) -> Result<Writte
 }
 
 fn once(scene: &mut Scene, request: &Request, makers: &mut Makers) -> Result<Outcome, String> {
-    let written = write(scene, request, makers)?;
+    let written = write(scene.stage.now().wall, request, makers)?;
     let tls = request.tls.as_ref();
     let opened = scene.open(&request.from, &request.to, tls, Carried::Http, makers)?;
     let Some(opened) = opened else {

@@ -442,7 +442,7 @@ fn server_of(dns: String) -> Spec {
 }
 
 /// Ports at which workloads are called by their addresses.
-fn more_ports(case: &Case) -> BTreeMap<String, BTreeSet<u16>> {
+pub(super) fn more_ports(case: &Case) -> BTreeMap<String, BTreeSet<u16>> {
     let mut ports: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
     for given in case.checks.iter().filter_map(|check| check.given.as_ref()) {
         let mut add = |name: &str, port| {

@@ -54,6 +54,8 @@ impl Pod {
 #[derive(Debug)]
 pub(super) struct Town {
     plane: Plane,
+    /// What was applied.
+    pub(super) objects: Vec<Object>,
     pub(super) pods: Vec<Pod>,
 }
 
@@ -100,13 +102,17 @@ impl Town {
         }
         let mut plane = Plane::new();
         plane
-            .apply(objects, now)
+            .apply(objects.clone(), now)
             .map_err(|refused| refused.to_string())?;
         let pods = (1..).zip(case.mesh.by_name.iter().filter(|(_, w)| !w.gateway));
         let pods = pods
             .map(|(number, (name, workload))| pod(&plane, number, name, workload))
             .collect::<Result<_, _>>()?;
-        Ok(Self { plane, pods })
+        Ok(Self {
+            plane,
+            objects,
+            pods,
+        })
     }
 
     fn mesh(&self) -> &Mesh {

@@ -37,7 +37,8 @@ pub fn ask(
     material: &Material,
 ) -> io::Result<(SocketAddr, Answer)> {
     let socket = Socket::new(Domain::for_address(question.from), Type::STREAM, None)?;
-    socket.bind(&SocketAddr::new(question.from.ip(), 0).into())?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&question.from.into())?;
     socket.connect_timeout(&to.into(), PATIENCE)?;
     let mut stream: TcpStream = socket.into();
     stream.set_read_timeout(Some(PATIENCE))?;

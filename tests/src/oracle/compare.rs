@@ -15,6 +15,8 @@ use super::{Answer, Place, Question, What, upstream};
 
 /// Connections at a time.
 const CLIENTS: usize = 8;
+/// The port of the first client; each has its own.
+const FIRST_CLIENT: u16 = 1025;
 /// A log that is silent for so long says no more.
 const SILENCE: Duration = Duration::from_secs(3);
 /// Listeners of one Envoy.
@@ -51,8 +53,10 @@ pub fn compare(
         let of_part: Vec<Question> = questions
             .iter()
             .filter(|question| (first..first + part.len()).contains(&question.place))
-            .map(|question| Question {
+            .zip(FIRST_CLIENT..=u16::MAX)
+            .map(|(question, port)| Question {
                 place: question.place - first,
+                from: SocketAddr::new(question.from.ip(), port),
                 ..question.clone()
             })
             .collect();
@@ -128,11 +132,10 @@ fn complete(
     (client, mut answer): (SocketAddr, Answer),
     log: &BTreeMap<SocketAddr, Logged>,
 ) -> Answer {
-    if let Some(logged) = log.get(&client) {
-        answer.details = match question.what {
-            What::Request(_) => logged.details.clone(),
-            What::Bytes(_) => logged.termination.clone(),
-        };
-    }
+    answer.details = match (log.get(&client), &question.what) {
+        (Some(logged), What::Request(_)) => logged.details.clone(),
+        (Some(logged), What::Bytes(_)) => logged.termination.clone(),
+        (None, _) => "-".into(),
+    };
     answer
 }

@@ -28,7 +28,8 @@ use meshward_core::accept::{Mode, PortKind};
 use meshward_core::api::authorization_policy::AuthorizationPolicy;
 use meshward_core::api::mesh_config::MeshConfig;
 use meshward_core::api::meta::{Labels, Meta};
-use meshward_core::api::request_authentication::RequestAuthentication;
+use meshward_core::api::request_authentication::{KeySource, RequestAuthentication};
+use meshward_core::authn::jwk::KeySet;
 use meshward_core::snapshot::select::Workload;
 
 /// A port of a workload, with the policies of its mesh.
@@ -48,6 +49,20 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether Envoy would refuse to serve it: a key set without a usable key is an error of its whole configuration
+    /// (S-229).
+    pub fn is_unservable(&self) -> bool {
+        let rules = self
+            .authentication
+            .iter()
+            .filter(|policy| self.counts(&policy.meta, policy.selector.as_ref(), policy.targets))
+            .flat_map(|policy| &policy.rules);
+        rules.into_iter().any(|rule| match &rule.keys {
+            KeySource::Inline(text) => KeySet::parse(text).map_or(true, |keys| keys.is_empty()),
+            KeySource::Uri(_) | KeySource::Discovery => false,
+        })
+    }
+
     /// S-1 to S-5, once more: our own selection is one of the things that are asked about.
     fn counts(&self, meta: &Meta, selector: Option<&Labels>, targets: bool) -> bool {
         let in_scope =
@@ -68,6 +83,7 @@ pub struct Question {
     pub id: String,
     /// Position among the places.
     pub place: usize,
+    /// The access logs name a question by it, so no two may share it.
     pub from: SocketAddr,
     /// Mutual TLS with this `spiffe://…`; `None`: plain text.
     pub identity: Option<String>,

@@ -508,3 +508,85 @@ fn a_mesh_that_runs_answers_for_what_is_in_force() {
         "error: no workload `slep`; nearest: pod/sleep.default, pod/web.shop, pod/client.shop\n",
     );
 }
+
+#[test]
+fn tokens_come_out_as_curl_sees_them() {
+    let place = Place::new();
+    let made = place.run(&[
+        "token",
+        "jwks",
+        "--new",
+        "ES256",
+        "--kid",
+        "one",
+        "--keys",
+        "keys.json",
+    ]);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let jwks = made.stdout.trim();
+    let policies = format!(
+        "---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: us, namespace: shop}}\n\
+         spec: {{selector: {{matchLabels: {{app: web}}}}, jwtRules: [{{issuer: us, jwks: '{jwks}'}}]}}\n---\n\
+         apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: admins, namespace: shop}}\n\
+         spec:\n  selector: {{matchLabels: {{app: web}}}}\n  rules:\n  - to: [{{operation: {{methods: [GET]}}}}]\n\
+         \x20 - from: [{{source: {{requestPrincipals: [us/*]}}}}]\n    when: [{{key: 'request.auth.claims[group]', values: [admin]}}]\n"
+    );
+    place.write("mesh.yaml", shop(&place) + &policies);
+    let mesh = Mesh::start(&place, &["--runtime", "tokio"]);
+    let mint = |issuer: &str, group: &str| {
+        let group = format!("group={group}");
+        let words = [
+            "token",
+            "mint",
+            "--key",
+            "keys.json",
+            "--issuer",
+            issuer,
+            "--subject",
+            "a",
+            "--claim",
+            &group,
+        ];
+        let ran = place.run(&words);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        ran.stdout.trim().to_owned()
+    };
+    let mut statuses = BTreeSet::new();
+    for token in [
+        None,
+        Some(mint("us", "user")),
+        Some(mint("us", "admin")),
+        Some(mint("them", "admin")),
+        Some("no.token".to_owned()),
+    ] {
+        for method in ["GET", "POST"] {
+            let mut words = vec![
+                "explain",
+                "--from",
+                "client.shop",
+                "--to",
+                "web.shop:8080",
+                "-o",
+                "json",
+                method,
+                "/",
+            ];
+            let mut curl = format!(
+                "curl -s -o /dev/null -w '%{{http_code}}' -X {method} http://web.shop:8080/"
+            );
+            if let Some(token) = &token {
+                words.extend(["--token", token]);
+                curl.push_str(&format!(" -H 'Authorization: Bearer {token}'"));
+            }
+            let account = json(&place.run(&words));
+            let said = account["verdict"]["status"].as_u64().expect("a status");
+            assert_eq!(
+                mesh.exec("client.shop", &curl).stdout,
+                said.to_string(),
+                "{account:#}"
+            );
+            statuses.insert(said);
+        }
+    }
+    assert_eq!(Vec::from_iter(statuses), [200, 401, 403]);
+}

@@ -7,6 +7,7 @@ mod ca;
 mod delete;
 mod explain;
 mod get;
+mod inspect;
 mod label;
 mod logs;
 mod mesh_trouble;

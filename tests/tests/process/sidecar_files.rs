@@ -239,7 +239,7 @@ fn keys_that_nobody_fetches_are_a_warning() {
         (ran.code, ran.stderr.as_str()),
         (
             Some(0),
-            "pol/jwt.yaml:4:18: warning: keys are not fetched yet: every token is refused until `https://a/keys` is replaced by `jwks`\n  hint: until it is corrected more is refused, or less is passed on\n"
+            "pol/jwt.yaml:4:19: warning: keys are not fetched yet: every token is refused until `https://a/keys` is replaced by `jwks`\n  hint: until it is corrected more is refused, or less is passed on\n"
         )
     );
 }

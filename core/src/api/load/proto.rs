@@ -235,9 +235,26 @@ fn check_integer(name: &str, node: &Node, min: i128, max: i128, report: &mut Rep
         report.unfit::<()>(node, name, "a whole number");
         return;
     };
-    if !whole_number(text).is_some_and(|number| (min..=max).contains(&number)) {
+    if !integer(node).is_some_and(|number| (min..=max).contains(&number)) {
         let message = format!("`{name}` holds `{text}`, no whole number from {min} to {max}");
         report.invalid(node.place, message, "write it in digits");
+    }
+}
+
+/// A number may be spelt with a point as long as it is whole: on its way to protobuf YAML becomes JSON, which writes 80.0 as
+/// 80. Text is taken as it stands.
+fn integer(node: &Node) -> Option<i128> {
+    /// Up to here every whole number is a double.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match &node.value {
+        Value::Text { text, .. } => whole_number(text),
+        Value::Number(text) => whole_number(text).or_else(|| {
+            let number: f64 = text.parse().ok()?;
+            let pointed = text.contains(['.', 'e', 'E']);
+            let whole = pointed && number.fract() == 0.0 && number.abs() <= EXACT;
+            whole.then_some(number as i128)
+        }),
+        Value::Null | Value::Bool(_) | Value::List(_) | Value::Map(_) => None,
     }
 }
 
@@ -359,7 +376,7 @@ impl<'a, 't, 'n> Checked<'a, 't, 'n> {
     }
 
     pub fn integer(&self, name: &str) -> Option<i128> {
-        number_text(self.find(name)?.1).and_then(whole_number)
+        integer(self.find(name)?.1)
     }
 
     /// The name of the value of an enum.

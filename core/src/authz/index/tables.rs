@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use ipnet::IpNet;
 
@@ -68,8 +69,9 @@ pub(super) trait Value {
 
     fn begins_with(&self, text: &[u8]) -> bool;
 
-    /// The head of what follows `common`; where the value does not begin with that, how `common` stands to it.
-    fn head_after(&self, common: &[u8]) -> Result<u64, Ordering>;
+    /// The head of what follows `common`, which is looked for at byte `from`; where the value has something else there, how
+    /// `common` stands to that. `from` does not exceed the length of the value.
+    fn head_after(&self, from: usize, common: &[u8]) -> Result<u64, Ordering>;
 }
 
 /// A value that lies in one piece.
@@ -85,11 +87,15 @@ impl Value for Whole<'_> {
         self.0.starts_with(text)
     }
 
-    fn head_after(&self, common: &[u8]) -> Result<u64, Ordering> {
-        match self.0.strip_prefix(common) {
-            Some(rest) => Ok(head(rest.iter().copied())),
-            None => Err(common.cmp(self.0)),
-        }
+    fn head_after(&self, from: usize, common: &[u8]) -> Result<u64, Ordering> {
+        let value = self.0.get(from..).unwrap_or_default();
+        let Some(rest) = value.strip_prefix(common) else {
+            return Err(common.cmp(value));
+        };
+        Ok(match rest.first_chunk() {
+            Some(head) => u64::from_be_bytes(*head),
+            None => head(rest.iter().copied()),
+        })
     }
 }
 
@@ -107,8 +113,8 @@ impl<I: Iterator<Item = u8> + Clone> Value for Bytes<I> {
         text.iter().all(|byte| value.next() == Some(*byte))
     }
 
-    fn head_after(&self, common: &[u8]) -> Result<u64, Ordering> {
-        let mut value = self.0.clone();
+    fn head_after(&self, from: usize, common: &[u8]) -> Result<u64, Ordering> {
+        let mut value = self.0.clone().skip(from);
         for byte in common {
             match byte.cmp(&value.next().ok_or(Ordering::Greater)?) {
                 Ordering::Equal => {}
@@ -178,18 +184,15 @@ impl Nested {
 
 /// Texts that a value must be, and texts that it must begin with, in one table, so that one search finds both.
 ///
-/// A search goes by the heads of what the texts do not have in common, which lie close together; whole texts are compared
-/// only where heads are equal.
+/// A search goes by [`Heads`]; whole texts are compared only at its end.
 #[derive(Debug, Default)]
 pub(super) struct Begun {
     /// All texts, one behind the other.
     texts: Vec<u8>,
     // INVARIANT: `ends` ascend and do not exceed the length of `texts`; `new` is the only writer.
     ends: Vec<usize>,
-    /// Bytes at the front of the first text with which all begin.
-    common: usize,
-    /// Of each text, behind what is common. Ascending.
-    heads: Vec<u64>,
+    /// `None`: there are no texts.
+    heads: Option<Heads>,
     exact: Lists,
     prefixes: Nested,
 }
@@ -206,14 +209,8 @@ impl Begun {
             begun.texts.extend(text);
             begun.ends.push(begun.texts.len());
         }
-        if let Some(last) = begun.ends.len().checked_sub(1) {
-            // What the first and the last of an ascending list begin with, all begin with.
-            let pairs = begun.text(0).iter().zip(begun.text(last));
-            begun.common = pairs.take_while(|(first, last)| first == last).count();
-        }
-        begun.heads = (0..begun.ends.len())
-            .map(|at| head(begun.text(at)[begun.common..].iter().copied()))
-            .collect();
+        let all = 0..begun.ends.len();
+        begun.heads = (!all.is_empty()).then(|| Heads::new(&begun, all, 0, LEVELS));
         begun
     }
 
@@ -232,17 +229,25 @@ impl Begun {
 
     /// How many texts do not exceed the value.
     fn rank(&self, value: &impl Value) -> usize {
-        let head = match value.head_after(&self.texts[..self.common]) {
-            Ok(head) => head,
-            Err(Ordering::Greater) => return 0,
-            Err(Ordering::Less | Ordering::Equal) => return self.ends.len(),
+        let Some(mut heads) = self.heads.as_ref() else {
+            return 0;
         };
-        let mut low = self.heads.partition_point(|other| *other < head);
-        if self.heads.get(low) != Some(&head) {
-            return low;
-        }
-        let same = self.heads[low..].partition_point(|other| *other == head);
-        let mut high = low + same;
+        let (mut low, mut high) = loop {
+            let common = &self.text(heads.texts.start)[heads.known..heads.common];
+            let head = match value.head_after(heads.known, common) {
+                Ok(head) => head,
+                Err(Ordering::Greater) => return heads.texts.start,
+                Err(Ordering::Less | Ordering::Equal) => return heads.texts.end,
+            };
+            let at = heads.heads.partition_point(|other| *other < head);
+            if heads.heads.get(at) != Some(&head) {
+                return heads.starts[at];
+            }
+            match heads.deeper.get(at) {
+                Some(Some(deeper)) => heads = deeper,
+                Some(None) | None => break (heads.starts[at], heads.starts[at + 1]),
+            }
+        };
         while low < high {
             let middle = low + (high - low) / 2;
             if value.order_of(self.text(middle)).is_le() {
@@ -267,6 +272,65 @@ impl Begun {
         }
         let begins = |at| value.begins_with(self.text(at));
         self.prefixes.visit(Some(greatest), begins, search);
+    }
+}
+
+/// Texts that begin alike, by the eight bytes behind what they have in common: a trie whose steps are numbers, which lie
+/// close together.
+#[derive(Debug)]
+struct Heads {
+    texts: Range<usize>,
+    /// So many bytes of a value are known to be those of the texts when it comes here.
+    known: usize,
+    /// So many bytes at the front are the same in all texts; at least `known`.
+    common: usize,
+    /// Ascending, each once.
+    heads: Vec<u64>,
+    // INVARIANT: one more than `heads`; positions of the first text of each head, then the end of `texts`.
+    starts: Vec<usize>,
+    /// Of heads that many texts have. Empty where no head has.
+    deeper: Vec<Option<Box<Self>>>,
+}
+
+/// Texts of one head up to which they are compared one with another.
+const FEW: usize = 4;
+/// So deep are heads looked at, then texts.
+const LEVELS: usize = 16;
+
+impl Heads {
+    /// `texts`: positions in `begun`, at least one.
+    fn new(begun: &Begun, texts: Range<usize>, known: usize, levels: usize) -> Self {
+        let first = begun.text(texts.start);
+        // What the first and the last of an ascending list begin with, all begin with.
+        let pairs = first.iter().zip(begun.text(texts.end - 1));
+        let common = pairs.take_while(|(first, last)| first == last).count();
+        let mut heads = Vec::new();
+        let mut starts = Vec::new();
+        for at in texts.clone() {
+            let head = head(begun.text(at)[common..].iter().copied());
+            if heads.last() != Some(&head) {
+                heads.push(head);
+                starts.push(at);
+            }
+        }
+        starts.push(texts.end);
+        let mut deeper = Vec::new();
+        for (at, pair) in starts.windows(2).enumerate() {
+            let same = pair[0]..pair[1];
+            // Texts that differ by zeros at their end alone have one head for ever.
+            if same.len() > FEW && same.len() < texts.len() && levels > 0 {
+                deeper.resize_with(at, || None);
+                deeper.push(Some(Box::new(Self::new(begun, same, common, levels - 1))));
+            }
+        }
+        Self {
+            texts,
+            known,
+            common,
+            heads,
+            starts,
+            deeper,
+        }
     }
 }
 

@@ -384,6 +384,39 @@ fn of_a_thousand_rules_that_share_each_field_the_fields_together_find_one() {
     }
 }
 
+/// Each principal of the lists leads to an index of its own; were the lists gone through again for each, this would not end.
+#[test]
+fn rules_that_share_long_lists_are_told_apart_by_what_else_they_demand() {
+    let everybody: Vec<_> = (0..1000).map(|i| format!("td/ns/a/sa/s{i}")).collect();
+    let rules: Vec<_> = (0..12)
+        .map(|i| {
+            let mut rule = from(Source {
+                principals: everybody.clone(),
+                ..Source::default()
+            });
+            rule.from
+                .push(principals(&["td/ns/a/sa/one", "td/ns/a/sa/other"]));
+            rule.to = vec![methods(&["POST"]), methods(&["PUT"])];
+            rule.when = when("request.headers[x]", &[&format!("v{i}")], &[]).when;
+            rule
+        })
+        .collect();
+    let fields: [(&[u8], &[u8]); 1] = [(b"x", b"v5")];
+    let fields = Fields::listed(&fields);
+    assert_eq!(
+        asked_with(rules.clone(), "td/ns/a/sa/s9", "/", fields, None),
+        1
+    );
+    let rules = rules.into_iter().map(|rule| api::Rule {
+        when: when("request.headers[x]", &["v5"], &[]).when,
+        ..rule
+    });
+    assert_eq!(
+        asked_with(rules.collect(), "td/ns/a/sa/s9", "/", fields, None),
+        0
+    );
+}
+
 /// Which of the texts are found, as beginnings or as themselves.
 fn found(texts: &[&str], value: &impl Value) -> Vec<u32> {
     let list = |at| List {
@@ -392,7 +425,7 @@ fn found(texts: &[&str], value: &impl Value) -> Vec<u32> {
     };
     let entries = (0..).zip(texts);
     let begun =
-        Begun::new(entries.map(|(at, text)| (text.as_bytes().to_vec(), list(at), list(at + 100))));
+        Begun::new(entries.map(|(at, text)| (text.as_bytes().to_vec(), list(at), list(at + 1000))));
     let attributes = Attributes {
         principal: None,
         source_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -416,13 +449,13 @@ fn found(texts: &[&str], value: &impl Value) -> Vec<u32> {
 fn a_table_finds_what_the_value_is_and_what_begins_it() {
     let texts = ["", "a", "aa", "ab", "b"];
     for (value, expected) in [
-        ("", &[0, 100][..]),
-        ("a", &[1, 100, 101]),
-        ("aa", &[2, 100, 101, 102]),
-        ("aaa", &[100, 101, 102]),
-        ("ac", &[100, 101]),
-        ("c", &[100]),
-        ("A", &[100]),
+        ("", &[0, 1000][..]),
+        ("a", &[1, 1000, 1001]),
+        ("aa", &[2, 1000, 1001, 1002]),
+        ("aaa", &[1000, 1001, 1002]),
+        ("ac", &[1000, 1001]),
+        ("c", &[1000]),
+        ("A", &[1000]),
     ] {
         assert_eq!(found(&texts, &Whole(value.as_bytes())), expected, "{value}");
         assert_eq!(found(&texts, &Bytes(value.bytes())), expected, "{value}");
@@ -446,7 +479,7 @@ fn a_table_of_long_texts_with_much_in_common_is_searched_like_any_other() {
             let mut expected: Vec<u32> = Vec::new();
             for (at, text) in (0..).zip(texts) {
                 expected.extend((text == value).then_some(at));
-                expected.extend(value.starts_with(text).then_some(at + 100));
+                expected.extend(value.starts_with(text).then_some(at + 1000));
             }
             expected.sort_unstable();
             assert_eq!(

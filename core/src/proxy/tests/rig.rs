@@ -24,6 +24,7 @@ use crate::snapshot::select::Workload;
 use crate::snapshot::{Outbound, Snapshot};
 use crate::spiffe::{SpiffeId, Svid, TrustBundle};
 use crate::telemetry::Record;
+use crate::telemetry::levels::Scope;
 use crate::tls::{ChainKind, ClientTls, Crypto, Session, TlsEvent, WallClock};
 
 /// 2026-01-02T03:04:05Z
@@ -94,6 +95,7 @@ pub(super) struct Rig {
     /// Links that the machine wants opened.
     dialled: VecDeque<LinkId>,
     records: Vec<Record>,
+    notes: Vec<(Scope, String)>,
     clients: u32,
     version: u64,
     upstream: SocketAddr,
@@ -117,6 +119,7 @@ impl Rig {
             peers: BTreeMap::new(),
             dialled: VecDeque::new(),
             records: Vec::new(),
+            notes: Vec::new(),
             clients: 0,
             version: 0,
             upstream: address(APP),
@@ -337,6 +340,13 @@ impl Rig {
         std::mem::take(&mut self.records)
     }
 
+    /// What was said of a scope since the last question.
+    pub(super) fn notes(&mut self, scope: Scope) -> Vec<String> {
+        let notes = std::mem::take(&mut self.notes).into_iter();
+        let notes = notes.filter(|(of, _)| *of == scope);
+        notes.map(|(_, what)| what).collect()
+    }
+
     /// The only record since the last question.
     pub(super) fn record(&mut self) -> Record {
         let mut records = self.records();
@@ -376,7 +386,7 @@ impl Rig {
     fn obey(&mut self, action: Action) {
         let (id, command) = match action {
             Action::Report(record) => return self.records.push(*record),
-            Action::Note(..) => return,
+            Action::Note(_, scope, what) => return self.notes.push((scope, what.into_owned())),
             Action::Link(id, command) => (id, command),
         };
         if let LinkCommand::Connect { to, from } = command {

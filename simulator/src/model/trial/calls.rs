@@ -146,7 +146,7 @@ fn pull(
 ) {
     if !values.is_empty() && !chance.one_in(10) {
         let value = chance.pick(values);
-        let almost = chance.one_in(7);
+        let almost = chance.one_in(5);
         set(chance, &value, almost);
     }
     if !not_values.is_empty() && chance.one_in(if values.is_empty() { 2 } else { 4 }) {
@@ -381,7 +381,11 @@ fn request_principal(chance: &mut Chance, draft: &mut Draft, pattern: &str, almo
 
 fn claim(chance: &mut Chance, draft: &mut Draft, path: &[&str], text: String) {
     draft.token = true;
+    let number = text.parse::<u64>().ok();
+    let worded = matches!(path, ["words" | "scope" | "permission"]);
     let value: Value = match chance.within(0..=9) {
+        _ if number.is_some() && chance.one_in(2) => json!(number),
+        _ if worded && !chance.one_in(4) => json!(format!("first {text} last")),
         0 | 1 => json!([7, text, true]),
         2 => json!(["other", text]),
         3 if path != ["aud"] => json!(format!("first {text}")),
@@ -470,6 +474,11 @@ fn request(chance: &mut Chance, mut draft: Draft) -> Request {
         target.push_str("#part");
     }
     if let Some(value) = draft.forwarded {
+        if chance.one_in(8) {
+            let first = text(chance, &words::ADDRESSES);
+            let line = ("x-forwarded-for".into(), first.into_bytes());
+            draft.lines.push(line);
+        }
         draft
             .lines
             .push(("X-Forwarded-For".into(), value.into_bytes()));
@@ -653,6 +662,10 @@ fn token(
         }
     }
     put("level", json!(7));
+    if chance.one_in(2) {
+        let both = [0; 2].map(|_| text(chance, &words::CLAIM_VALUES));
+        put("words", both.join(" ").into());
+    }
     if let Some(rule) = rule
         && !rule.audiences.is_empty()
         && !chance.one_in(8)
@@ -687,7 +700,7 @@ fn token(
     if chance.one_in(2) {
         header.insert("kid".into(), key.kid.into());
     }
-    match chance.within(0..=49) {
+    match chance.within(0..=74) {
         0 => drop(payload.insert("exp".into(), json!(NOW - 60))),
         1 | 2 => drop(payload.insert("exp".into(), json!(NOW - 61))),
         3 => drop(payload.insert("nbf".into(), json!(NOW + 60))),

@@ -1,8 +1,9 @@
 //! Drawn meshes and calls, judged by the model and by somebody else.
 //!
 //! A run is a number of rounds; each has a generator of its own, a mesh, a workload and some calls, so that a round can be
-//! had alone. What decides is counted: a clause of a policy decides a call if the verdict (let through or not) is another one
-//! once that clause's outcome is turned round; a check of tokens, if the answer as a whole is.
+//! had alone. What decides is counted: a clause of a policy decides a request if the policies' verdict (let through or not) is
+//! another one once the outcome of that clause, and of no other, is turned round; a check of tokens, if the answer as a whole
+//! is, with what the application sees.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +11,7 @@ use std::fmt;
 use meshward_core::api::authorization_policy::Action;
 
 use super::authz::{FIELDS, RuleTrace};
-use super::{Answer, Call, Mesh, Setting, Workload, judge, jwt};
+use super::{Answer, Call, Setting, Workload, judge, jwt};
 use crate::chance::Chance;
 use shrink::{Case, shrunk};
 use subject::Subject;
@@ -27,15 +28,14 @@ pub mod yaml;
 /// When all calls are made, in seconds since 1970.
 pub const NOW: u64 = 1_800_000_000;
 /// Calls of one round.
-const CALLS: u64 = 100;
+const CALLS: u64 = 30;
 /// A check of tokens that decided so often is not asked about any more: each question is a judgement.
-const ENOUGH: u64 = 1000;
+const ENOUGH: u64 = 500;
 
 /// What a run came to.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub seed: u64,
-    pub calls: u64,
     pub requests: u64,
     pub allowed: u64,
     /// Denied by a rule of a DENY policy.
@@ -47,9 +47,12 @@ pub struct Report {
     pub bad_paths: u64,
     pub resets: u64,
     pub audited: u64,
-    /// How often each field decided.
+    /// Of bytes that are no request; not among all the others.
+    pub connections: u64,
+    pub connections_allowed: u64,
+    /// How many requests each field decided.
     pub decided: BTreeMap<&'static str, u64>,
-    /// How often each check of tokens decided; counting ends at 1,000.
+    /// How often each check of tokens decided; counting ends at 500.
     pub checks: BTreeMap<jwt::Check, u64>,
     pub difference: Option<Difference>,
 }
@@ -119,12 +122,12 @@ fn one_round(
                 });
                 return;
             }
-            if subject.answer(&call, NOW) != expected {
+            if subject.answer(setting, &call) != expected {
                 report.difference = Some(minimal(round, case(&call), &minted, subject));
                 return;
             }
             report.add(&call, &expected);
-            if count {
+            if count && call.request.is_some() {
                 report.add_clauses(&mut judgement.rules);
                 report.add_checks(setting, &call, &expected.0);
             }
@@ -132,34 +135,32 @@ fn one_round(
     }
 }
 
-fn by_model(case: &Case, minted: &Minted) -> (Answer, Option<String>) {
+fn minimal(round: u64, case: Case, minted: &Minted, subject: &mut impl Subject) -> Difference {
     let signed_by = |token: &str| minted.signed_by(token);
-    let judgement = judge(
-        Setting {
+    let mut both = |case: &Case| {
+        let setting = Setting {
             mesh: &case.mesh,
             workload: &case.workload,
             signed_by: &signed_by,
             now: NOW,
             flipped: None,
-        },
-        &case.call,
-    );
-    (judgement.answer, judgement.audited)
-}
-
-fn minimal(round: u64, case: Case, minted: &Minted, subject: &mut impl Subject) -> Difference {
+        };
+        let judgement = judge(setting, &case.call);
+        let other = subject
+            .prepare(&case.mesh, &case.workload)
+            .map(|()| subject.answer(setting, &case.call));
+        ((judgement.answer, judgement.audited), other)
+    };
     let case = shrunk(case, |case| {
-        subject.prepare(&case.mesh, &case.workload).is_ok()
-            && subject.answer(&case.call, NOW) != by_model(case, minted)
+        let (model, other) = both(case);
+        other.is_ok_and(|other| other != model)
     });
-    let other = subject
-        .prepare(&case.mesh, &case.workload)
-        .map(|()| subject.answer(&case.call, NOW));
+    let (model, other) = both(&case);
     Difference {
         round,
-        model: by_model(&case, minted),
-        other,
         case,
+        model,
+        other,
     }
 }
 
@@ -176,8 +177,12 @@ fn lets_through(rules: &[RuleTrace]) -> bool {
 
 impl Report {
     fn add(&mut self, call: &Call, (answer, audited): &(Answer, Option<String>)) {
-        self.calls += 1;
-        self.requests += u64::from(call.request.is_some());
+        if call.request.is_none() {
+            self.connections += 1;
+            self.connections_allowed += u64::from(matches!(answer, Answer::Allowed { .. }));
+            return;
+        }
+        self.requests += 1;
         self.audited += u64::from(audited.is_some());
         *match answer {
             Answer::Reset => &mut self.resets,
@@ -216,7 +221,7 @@ impl Report {
 
     fn add_checks(&mut self, setting: Setting<'_>, call: &Call, answer: &Answer) {
         let unconcerned = matches!(answer, Answer::Reset | Answer::BadPath);
-        if call.request.is_none() || unconcerned || jwt::rules(setting).is_empty() {
+        if unconcerned || jwt::rules(setting).is_empty() {
             return;
         }
         for (check, count) in &mut self.checks {
@@ -250,12 +255,15 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let share = |n: u64| n as f64 * 100.0 / self.calls.max(1) as f64;
-        writeln!(
-            f,
-            "seed {}: {} calls, {} of them requests",
-            self.seed, self.calls, self.requests
-        )?;
+        let share = |n: u64| n as f64 * 100.0 / self.requests.max(1) as f64;
+        let Self {
+            seed,
+            requests,
+            connections,
+            connections_allowed,
+            ..
+        } = self;
+        writeln!(f, "seed {seed}: {requests} requests")?;
         for (what, n) in [
             ("allowed", self.allowed),
             ("denied by a rule", self.by_rule),
@@ -267,13 +275,17 @@ impl fmt::Display for Report {
         ] {
             writeln!(f, "{n:>8}  {:>4.1} %  {what}", share(n))?;
         }
-        writeln!(f, "calls that a field decided:")?;
+        writeln!(
+            f,
+            "besides, {connections} connections, {connections_allowed} allowed"
+        )?;
+        writeln!(f, "requests that a field decided:")?;
         for (field, n) in &self.decided {
             writeln!(f, "{n:>8}  {field}")?;
         }
         writeln!(
             f,
-            "calls that a check of tokens decided, counted to {ENOUGH}:"
+            "requests that a check of tokens decided, counted to {ENOUGH}:"
         )?;
         for (check, n) in &self.checks {
             writeln!(f, "{n:>8}  {check:?}")?;
@@ -310,9 +322,4 @@ impl fmt::Display for Difference {
             Err(error) => write!(f, "other: {error}"),
         }
     }
-}
-
-/// A mesh of the given round, for whoever wants to look at one.
-pub fn drawn(seed: u64, round: u64) -> Mesh {
-    policies::mesh(&mut Chance::new(seed, round), &tokens::keys())
 }

@@ -105,6 +105,8 @@ pub fn workloads(chance: &mut Chance) -> Vec<Workload> {
                         PortKind::Http,
                         PortKind::Http,
                         PortKind::Http,
+                        PortKind::Http,
+                        PortKind::Auto,
                         PortKind::Auto,
                         PortKind::Tcp,
                     ]);
@@ -130,7 +132,11 @@ fn labels(chance: &mut Chance, most: u64) -> Labels {
 }
 
 fn selector(chance: &mut Chance) -> Option<Labels> {
-    chance.one_in(3).then(|| labels(chance, 1))
+    match chance.within(0..=19) {
+        0 => Some(Labels::new()),
+        1..=6 => Some(labels(chance, 1)),
+        _ => None,
+    }
 }
 
 fn peer(chance: &mut Chance, meta: Meta) -> PeerAuthentication {
@@ -146,7 +152,7 @@ fn peer(chance: &mut Chance, meta: Meta) -> PeerAuthentication {
     };
     let selector = selector(chance);
     let mut port_level = BTreeMap::new();
-    if selector.is_some() && chance.one_in(2) {
+    if selector.as_ref().is_some_and(|labels| !labels.is_empty()) && chance.one_in(2) {
         port_level.insert(chance.pick(&words::PORTS), mode(chance));
     }
     PeerAuthentication {
@@ -158,15 +164,13 @@ fn peer(chance: &mut Chance, meta: Meta) -> PeerAuthentication {
 }
 
 fn request(chance: &mut Chance, meta: Meta, keys: &[Key]) -> RequestAuthentication {
+    let targets = chance.one_in(20);
+    let selective = !targets && chance.one_in(3);
     RequestAuthentication {
         meta,
-        selector: if chance.one_in(3) {
-            selector(chance)
-        } else {
-            None
-        },
-        targets: false,
-        rules: (0..chance.within(1..=2))
+        selector: if selective { selector(chance) } else { None },
+        targets,
+        rules: (0..chance.pick(&[0, 1, 1, 1, 1, 2, 2, 2, 2]))
             .map(|_| jwt_rule(chance, keys))
             .collect(),
     }
@@ -186,8 +190,15 @@ fn jwt_rule(chance: &mut Chance, keys: &[Key]) -> JwtRule {
         space_delimited_claims: Vec::new(),
         origin: origin(),
     };
-    if chance.one_in(15) {
-        rule.keys = KeySource::Uri("https://keys.example/jwks".into());
+    match chance.within(0..=49) {
+        0 => rule.keys = KeySource::Discovery,
+        1 | 2 => rule.keys = KeySource::Uri("https://keys.example/jwks".into()),
+        3 => {
+            rule.keys = KeySource::Uri("https://keys.example/jwks".into());
+            rule.issuer.clear();
+        }
+        4 => rule.keys = KeySource::Inline(json!({"keys": []}).to_string()),
+        _ => {}
     }
     if chance.one_in(2) {
         rule.audiences = some(chance, 2, |chance| text(chance, &words::AUDIENCES));
@@ -223,7 +234,7 @@ fn jwt_rule(chance: &mut Chance, keys: &[Key]) -> JwtRule {
             });
         }
     }
-    if chance.one_in(3) {
+    if !chance.one_in(5) {
         rule.space_delimited_claims.push("words".into());
     }
     rule
@@ -314,7 +325,23 @@ fn rule(chance: &mut Chance) -> Rule {
 }
 
 fn add_field(chance: &mut Chance, rule: &mut Rule) {
-    let field = chance.pick(&FIELDS);
+    // Fields whose values have many forms come more often.
+    let field = if chance.one_in(3) {
+        chance.pick(&[
+            "paths",
+            "notPaths",
+            "hosts",
+            "principals",
+            "requestPrincipals",
+            "request.headers",
+            "request.auth.claims",
+            "request.auth.claims",
+            "not request.auth.claims",
+            "not request.auth.claims",
+        ])
+    } else {
+        chance.pick(&FIELDS)
+    };
     match FIELDS.iter().position(|f| *f == field).unwrap_or_default() {
         0..=13 => {
             if rule.from.is_empty() || chance.one_in(5) {
@@ -488,7 +515,11 @@ fn condition(chance: &mut Chance, field: &str) -> Condition {
     let key = match name {
         "request.headers" => format!("request.headers[{}]", chance.pick(&words::HEADERS)),
         "request.auth.claims" => {
-            let path = chance.pick(&words::CLAIMS);
+            let path = if chance.one_in(2) {
+                &["words"]
+            } else {
+                chance.pick(&words::CLAIMS)
+            };
             format!("request.auth.claims[{}]", path.join("]["))
         }
         "experimental.envoy.filters" => "experimental.envoy.filters.network.sni[key]".into(),

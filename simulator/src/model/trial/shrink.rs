@@ -113,7 +113,7 @@ fn candidates(case: &Case) -> Vec<Case> {
     with(&|c| c.call.sni = None);
     with(&|c| c.call.peer = NOBODY);
     if let Some(request) = &case.call.request {
-        let change = |out: &mut dyn FnMut(&dyn Fn(&mut Case)), target: &str| {
+        let change = |out: &mut With<'_>, target: &str| {
             let target = target.to_owned();
             out(&|c| {
                 if let Some(request) = &mut c.call.request {
@@ -145,10 +145,13 @@ fn candidates(case: &Case) -> Vec<Case> {
     out
 }
 
+/// Takes a list of a case, to change it.
+type Lists<'l> = dyn Fn(&mut Case, &dyn Fn(&mut Vec<String>)) + 'l;
+/// Enters the case that a change makes.
 type With<'w> = dyn FnMut(&dyn Fn(&mut Case)) + 'w;
 
 /// The field away, and each of its values away.
-fn fewer(with: &mut With<'_>, len: usize, at: &dyn Fn(&mut Case, &dyn Fn(&mut Vec<String>))) {
+fn fewer(with: &mut With<'_>, len: usize, at: &Lists<'_>) {
     if len == 0 {
         return;
     }

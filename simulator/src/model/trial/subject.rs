@@ -14,7 +14,7 @@ use meshward_core::snapshot::Snapshot;
 use meshward_core::snapshot::compile::{InboundSource, Sources, snapshot};
 use meshward_core::snapshot::select;
 
-use super::super::{Answer, Call, Line, Mesh, Passed, PortKind, Request, Workload};
+use super::super::{Answer, Call, Line, Mesh, Passed, PortKind, Setting, Workload};
 use super::yaml;
 
 /// Whoever answers calls and is held against the model.
@@ -22,8 +22,8 @@ pub trait Subject {
     /// Gets to know a mesh and the workload that is called; an error ends the trial.
     fn prepare(&mut self, mesh: &Mesh, workload: &Workload) -> Result<(), String>;
 
-    /// The answer, and the AUDIT rule that matched. `now` in seconds since 1970.
-    fn answer(&mut self, call: &Call, now: u64) -> (Answer, Option<String>);
+    /// The answer, and the AUDIT rule that matched.
+    fn answer(&mut self, setting: Setting<'_>, call: &Call) -> (Answer, Option<String>);
 }
 
 /// The real thing.
@@ -89,7 +89,7 @@ impl Subject for Core {
         Ok(())
     }
 
-    fn answer(&mut self, call: &Call, now: u64) -> (Answer, Option<String>) {
+    fn answer(&mut self, setting: Setting<'_>, call: &Call) -> (Answer, Option<String>) {
         let Some(port) = self.snapshot.inbound.get(&call.port) else {
             return (Answer::Reset, None);
         };
@@ -123,7 +123,7 @@ impl Subject for Core {
                     authority: request.authority.as_bytes(),
                     fields,
                 };
-                let now = UnixTime(now * 1000);
+                let now = UnixTime(setting.now * 1000);
                 let cache = &mut self.cache;
                 match decide::inbound_request(port, caller, asked, now, cache, &mut audit, &mut ())
                 {
@@ -139,7 +139,7 @@ impl Subject for Core {
                             passed: Some(Passed::new(target, &lines)),
                         }
                     }
-                    Verdict::Deny(denial, _) => denied(&denial, request),
+                    Verdict::Deny(denial, _) => denied(&denial),
                 }
             }
             (Accept::Tcp | Accept::TerminateTcp, _) => {
@@ -155,7 +155,7 @@ impl Subject for Core {
     }
 }
 
-fn denied(denial: &Denial, _: &Request) -> Answer {
+fn denied(denial: &Denial) -> Answer {
     if let ("path_normalization_failed", 400, "") =
         (denial.details.as_str(), denial.status, &*denial.body)
     {

@@ -1,7 +1,5 @@
 //! What names and values there are. Few, so that policies and requests meet.
 
-use std::net::IpAddr;
-
 use crate::chance::Chance;
 
 pub const ROOT: &str = "istio-system";
@@ -102,7 +100,15 @@ pub const AUDIENCES: [&str; 5] = [
 ];
 pub const PRESENTERS: [&str; 3] = ["portal", "cli", "portal-beta"];
 /// Words of claims.
-pub const CLAIM_VALUES: [&str; 6] = ["read", "write", "read write", "admin", "ops", "readers"];
+pub const CLAIM_VALUES: [&str; 7] = [
+    "read",
+    "write",
+    "read write",
+    "admin",
+    "ops",
+    "readers",
+    "7",
+];
 /// Keys of claims, as `when` has them.
 pub const CLAIMS: [&[&str]; 8] = [
     &["scope"],
@@ -119,11 +125,6 @@ pub const POLICIES: [&str; 8] = ["a", "a-b", "b", "deny", "web.rules", "z", "b2"
 
 pub fn text(chance: &mut Chance, words: &[&str]) -> String {
     chance.pick(words).to_owned()
-}
-
-pub fn address(chance: &mut Chance, words: &[&str]) -> IpAddr {
-    // INVARIANT: the words above are addresses; a test draws them all.
-    chance.pick(words).parse().unwrap_or([127, 0, 0, 1].into())
 }
 
 /// A pattern that has something to do with `word`: itself, its beginning, its end, a lone star, a star that is a letter.
@@ -183,8 +184,8 @@ pub fn near(chance: &mut Chance, value: &str) -> String {
         return "q".to_owned();
     }
     let at = chance.index(letters.len());
-    match chance.within(0..=3) {
-        0 => {
+    match chance.within(0..=4) {
+        0 | 1 => {
             let letter = letters[at];
             letters[at] = if letter.is_ascii_lowercase() {
                 letter.to_ascii_uppercase()
@@ -192,8 +193,8 @@ pub fn near(chance: &mut Chance, value: &str) -> String {
                 letter.to_ascii_lowercase()
             };
         }
-        1 => letters.push('q'),
-        2 if letters.len() > 1 => {
+        2 => letters.push('q'),
+        3 if letters.len() > 1 => {
             letters.pop();
         }
         _ => letters.insert(0, 'q'),

@@ -229,3 +229,103 @@ fn booleans_are_those_of_go() {
         (Some(true), Some(false), None, None)
     );
 }
+
+#[test]
+fn durations_of_whole_milliseconds_have_no_part_of_one() {
+    for (text, ms) in [
+        ("1ms", 1),
+        ("0s", 0),
+        ("0", 0),
+        ("1.5s", 1_500),
+        ("1000us", 1),
+    ] {
+        assert_eq!(go_duration_whole_ms(text), Some(ms), "{text}");
+    }
+    for text in ["1us", "1.0001s", "1500us", "1ns", "-1s", "1", ""] {
+        assert_eq!(go_duration_whole_ms(text), None, "{text}");
+    }
+}
+
+#[test]
+fn names_of_fields_are_tokens() {
+    for name in ["x", "X-Y_z", "1", "a.b", "!#$%&'*+-.^_`|~"] {
+        assert!(is_field_name(name), "{name}");
+    }
+    for name in [
+        "", " ", "a b", "a:", "(", "a\n", "\u{e9}", "a/b", "\"", "a,b", "\x7f",
+    ] {
+        assert!(!is_field_name(name), "{name:?}");
+    }
+}
+
+#[test]
+fn hosts_are_dotted_labels_in_any_case() {
+    let label = "a".repeat(63);
+    let whole = [label.as_str(); 3].join(".") + "." + &"b".repeat(61);
+    for host in ["a", "A.b-C", "1.2", "authz.ns.svc.cluster.local", &whole] {
+        assert!(is_host(host), "{host}");
+    }
+    let (long_label, long) = (format!("{label}a"), format!("{whole}b"));
+    for host in [
+        "",
+        ".",
+        "a.",
+        ".a",
+        "a..b",
+        "-a",
+        "a-",
+        "a_b",
+        "*.a",
+        "a:1",
+        "a/b",
+        &long_label,
+        &long,
+    ] {
+        assert!(!is_host(host), "{host}");
+    }
+}
+
+#[test]
+fn addresses_of_http_have_a_scheme_a_host_and_no_odd_port() {
+    for uri in [
+        "http://a",
+        "HTTPS://A.b/c?d=e#f",
+        "https://a:8443/x",
+        "https://a:/x",
+        "http://10.0.0.1",
+        "http://[::1]",
+        "http://[::1]:80/x",
+        "http://user:word@a:1/x@y:z",
+        "https://a?b:c",
+        "https://a/b c",
+    ] {
+        assert!(is_http_uri(uri), "{uri}");
+    }
+    for uri in [
+        "",
+        "a",
+        "a/b",
+        "ftp://a",
+        "file:///a",
+        "http:/a",
+        "http:a",
+        "https://",
+        "http:///a",
+        "https://?a",
+        "http://a:b",
+        "http://a:65536",
+        "http://a:-1",
+        "http://a:1:2",
+        "http://[::1",
+        "http://[::1]x",
+        "http://[::1]:x",
+        "http://a b/c",
+        "http://a\n",
+        "http://a/\tb",
+        "http://a/\x7f",
+        " http://a",
+        "//a",
+    ] {
+        assert!(!is_http_uri(uri), "{uri:?}");
+    }
+}

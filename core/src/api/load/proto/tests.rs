@@ -117,3 +117,38 @@ fn an_error_names_the_place_and_the_likely_field() {
         ["f:2:1: unknown field `plainTxt` in `Root`\n  hint: did you mean `plainText`?"]
     );
 }
+
+/// S-10: what becomes a whole number on the way from YAML to JSON is one; quotes keep a text as it is.
+#[test]
+fn numbers_are_whole_by_value_and_texts_by_spelling() {
+    for text in [
+        "small: 8000.0",
+        "small: 8e3",
+        "small: '8000'",
+        "small: 0",
+        "signed: -1.0",
+        "small: 4294967295",
+        "big: '-1'",
+    ] {
+        assert_eq!(errors(text), [""; 0], "{text}");
+    }
+    for text in [
+        "small: 8000.5",
+        "small: '8000.0'",
+        "small: '8e3'",
+        "small: '-2'",
+        "small: -1",
+        "small: -1.0",
+        "small: 4294967296",
+        "small: 4294967296.0",
+        "small: 1e300",
+        "small: .inf",
+        "small: .nan",
+        "small: '080'",
+        "small: ''",
+        "small: true",
+        "big: 1e17",
+    ] {
+        assert_eq!(errors(text).len(), 1, "{text}");
+    }
+}
