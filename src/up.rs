@@ -26,8 +26,8 @@ use crate::walkthrough::Play;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Reads Namespace, ServiceAccount, Service, Deployment, Pod, List, ConfigMap `istio`, PeerAuthentication,
-RequestAuthentication and AuthorizationPolicy. Every pod gets an address of 127.0.0.0/8 and its app; pods that injection rules say so of get a
-sidecar. What a pod runs is said by annotations of its template:
+RequestAuthentication and AuthorizationPolicy. Every pod gets an address of 127.0.0.0/8 and its app; pods that injection
+rules say so of get a sidecar. What a pod runs is said by annotations of its template:
   meshward.dev/app: echo|routes|none   the built-in apps; echo where ports are declared and nothing else is said
   meshward.dev/routes                  what the routes app answers
   meshward.dev/command                 a command, with HOST, PORT and the proxy variables in its environment

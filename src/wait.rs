@@ -11,7 +11,7 @@ use crate::ca::span;
 use crate::exit::Failure;
 use crate::get::What;
 use crate::mesh::folder::{Folder, Which};
-use crate::mesh::protocol::{self, Answer, Ask, Scope};
+use crate::mesh::protocol::{self, Answer, Ask, Awaited, Scope};
 use crate::mesh::resources::{Named, Resource};
 use crate::mesh::selector::Selector;
 use crate::say;
@@ -64,8 +64,7 @@ impl Condition {
     }
 }
 
-/// What is waited for, and whether it has come.
-type State = Vec<(String, bool)>;
+type State = Vec<Awaited>;
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let folder = Folder::of(&arguments.which)?;
@@ -103,26 +102,28 @@ fn until(
     timeout: Duration,
 ) -> Result<ExitCode, Failure> {
     let end = Instant::now() + timeout;
-    let mut said: Vec<String> = Vec::new();
+    let mut said: Vec<(String, String)> = Vec::new();
     loop {
         let state = look()?;
         if state.is_empty() {
             return Err(Failure::Server("error: no matching resources found".into()));
         }
-        for (name, has_come) in &state {
-            if *has_come && !said.contains(name) {
-                say::out(format_args!("{name} condition met"));
-                said.push(name.clone());
+        let mut missing = Vec::new();
+        for awaited in state {
+            let plural = plural(&awaited.name);
+            let key = (awaited.namespace, awaited.name);
+            if said.contains(&key) {
+                continue;
+            }
+            if awaited.has_come {
+                say::out(format_args!("{} condition met", key.1));
+                said.push(key);
+            } else {
+                missing.push(format!(
+                    "error: timed out waiting for the condition on {plural}"
+                ));
             }
         }
-        let missing: Vec<String> = state
-            .iter()
-            .filter(|(name, _)| !said.contains(name))
-            .map(|(name, _)| {
-                let plural = plural(name);
-                format!("error: timed out waiting for the condition on {plural}")
-            })
-            .collect();
         if missing.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
@@ -156,6 +157,7 @@ fn synced(folder: &Folder, words: &[String], namespace: Option<&str>) -> Result<
 /// An object that is there.
 struct Found {
     kind: Resource,
+    namespace: String,
     name: String,
     /// The first cell of its table.
     cell: String,
@@ -178,6 +180,7 @@ fn there(folder: &Folder, scope: &Scope) -> Result<(Vec<Found>, Vec<String>), Fa
         let kind = list.kind;
         list.items.into_iter().map(move |item| Found {
             kind,
+            namespace: item.namespace,
             name: item.name,
             cell: item.cells.into_iter().next().unwrap_or_default(),
         })
@@ -185,24 +188,41 @@ fn there(folder: &Folder, scope: &Scope) -> Result<(Vec<Found>, Vec<String>), Fa
     Ok((found.collect(), missing))
 }
 
+/// What goes: kind, namespace and name. No namespace: that of the scope, if the kind has any.
+type Going = (Resource, Option<String>, String);
+
 /// What is named, or of the kinds what is there now.
-fn named(folder: &Folder, scope: &Scope) -> Result<Vec<(Resource, String)>, Failure> {
+fn named(folder: &Folder, scope: &Scope) -> Result<Vec<Going>, Failure> {
     match &scope.named {
-        Named::Objects(names) => Ok(names.clone()),
+        Named::Objects(names) => {
+            let names = names.iter().cloned();
+            Ok(names.map(|(kind, name)| (kind, None, name)).collect())
+        }
         Named::Kinds(_) => {
             let (found, _) = there(folder, scope)?;
-            Ok(found.into_iter().map(|f| (f.kind, f.name)).collect())
+            let found = found.into_iter();
+            Ok(found.map(|f| (f.kind, Some(f.namespace), f.name)).collect())
         }
     }
 }
 
-fn gone(folder: &Folder, scope: &Scope, names: &[(Resource, String)]) -> Result<State, Failure> {
+fn gone(folder: &Folder, scope: &Scope, names: &[Going]) -> Result<State, Failure> {
     let (found, _) = there(folder, scope)?;
-    let is_there = |kind, name| found.iter().any(|f| (f.kind, &f.name) == (kind, name));
-    let names = names.iter();
-    Ok(names
-        .map(|(kind, name)| (format!("{kind}/{name}"), !is_there(*kind, name)))
-        .collect())
+    let is_there = |(kind, namespace, name): &Going| {
+        found.iter().any(|f| {
+            (f.kind, &f.name) == (*kind, name)
+                && namespace.as_ref().is_none_or(|n| *n == f.namespace)
+        })
+    };
+    let state = names.iter().map(|going| {
+        let (kind, namespace, name) = going;
+        Awaited {
+            namespace: namespace.clone().unwrap_or_default(),
+            name: format!("{kind}/{name}"),
+            has_come: !is_there(going),
+        }
+    });
+    Ok(state.collect())
 }
 
 fn ready(folder: &Folder, scope: &Scope, condition: Condition) -> Result<State, Failure> {
@@ -226,9 +246,38 @@ fn ready(folder: &Folder, scope: &Scope, condition: Condition) -> Result<State, 
         return Err(Failure::Server(missing.join("\n")));
     }
     let is_ready = |cell: &str| cell.split_once('/').is_some_and(|(a, b)| a == b);
-    let state = found.into_iter().map(|found| {
-        let Found { kind, name, cell } = found;
-        (format!("{kind}/{name}"), is_ready(&cell))
+    let state = found.into_iter().map(|found| Awaited {
+        namespace: found.namespace,
+        name: format!("{}/{}", found.kind, found.name),
+        has_come: is_ready(&found.cell),
     });
     Ok(state.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_of_the_same_name_in_two_namespaces_are_both_waited_for() {
+        let late = |has_come| {
+            let awaited = |namespace: &str, has_come| Awaited {
+                namespace: namespace.into(),
+                name: "pod/sleep-0".into(),
+                has_come,
+            };
+            until(
+                &|| Ok(vec![awaited("default", true), awaited("test", has_come)]),
+                Duration::ZERO,
+            )
+        };
+        assert!(late(true).is_ok());
+        let Err(Failure::Server(says)) = late(false) else {
+            panic!("one of two is enough");
+        };
+        assert_eq!(
+            says,
+            "error: timed out waiting for the condition on pods/sleep-0"
+        );
+    }
 }

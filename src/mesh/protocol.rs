@@ -193,8 +193,7 @@ pub(crate) enum Answer {
         /// For stderr.
         note: Option<String>,
     },
-    /// `pod/NAME`, and whether it is synced.
-    Synced(Vec<(String, bool)>),
+    Synced(Vec<Awaited>),
     /// What the files say cannot be used; nothing changed.
     Data(Vec<String>),
     /// Some of it is not there, in the words of kubectl; nothing changed.
@@ -215,6 +214,16 @@ impl Answer {
 pub(crate) struct List {
     pub(crate) kind: Resource,
     pub(crate) items: Vec<Item>,
+}
+
+/// Something that is waited for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Awaited {
+    /// Empty for kinds that live in none.
+    pub(crate) namespace: String,
+    /// `pod/NAME`
+    pub(crate) name: String,
+    pub(crate) has_come: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

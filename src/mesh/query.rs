@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::listening;
 use super::pods::{Pod, called};
-use super::protocol::{Answer, Item, List, LogOf, Scope};
+use super::protocol::{Answer, Awaited, Item, List, LogOf, Scope};
 use super::resources::{Named, Resource};
 use super::selector::Selector;
 use super::sources::{Reader, Source, rfc3339};
@@ -412,7 +412,11 @@ impl State {
             self.settle(SYNC_PATIENCE);
         }
         let pods = keys.iter().filter_map(|key| self.pods.get(key));
-        let synced = pods.map(|pod| (format!("pod/{}", pod.facts.name), !lags(pod)));
+        let synced = pods.map(|pod| Awaited {
+            namespace: pod.facts.namespace.to_string(),
+            name: format!("pod/{}", pod.facts.name),
+            has_come: !lags(pod),
+        });
         Ok(Answer::Synced(synced.collect()))
     }
 }
