@@ -91,6 +91,9 @@ pub const WALL_LOOK: Duration = Duration::from_secs(60);
 
 /// Bytes of a token. A head has no room for more than [`HEAD_MAX`]; what is larger comes from files.
 pub const TOKEN_MAX: usize = 256 * 1024;
+/// Different tokens of one request. A head has room for a hundred, and who has one that verifies can write it in a hundred
+/// ways (S-216), each of which costs a signature with every key of its rule.
+pub const TOKENS_MAX: usize = 16;
 /// Objects and lists within each other in the JSON of tokens and keys. Protobuf, which reads them for Envoy: 100.
 pub const JSON_DEPTH_MAX: usize = 100;
 /// Bytes of a JWK set. One key with a chain of certificates has about 5 KiB.

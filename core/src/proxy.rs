@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use crate::authn::Cache;
 use crate::clock::{Deadline, Instant, Now};
+use crate::decide;
 use crate::http::head::{FieldTable, RequestHead};
 use crate::id::{LinkId, Table};
 use crate::link::{LinkCommand, LinkEvent};
@@ -39,7 +40,7 @@ use crate::telemetry::levels::{Levels, Scope};
 use crate::timer::Timers;
 use crate::tls::Crypto;
 
-use downstream::{Downstream, Facts};
+use downstream::Downstream;
 use upstream::Upstream;
 use world::World;
 
@@ -137,27 +138,15 @@ struct Shared {
 
 /// The head of a request of the application as it goes out of its sidecar: what [`explain`](crate::explain) carries on.
 /// The request id of one that came without is the same every time.
-pub(crate) fn forwarded(
-    head: &RequestHead<'_>,
-    path: &[u8],
-    from: SocketAddr,
-    meant: SocketAddr,
-) -> Vec<u8> {
-    let facts = Facts {
-        route: Route::Outbound(meant),
-        peer: from,
-        original_dst: meant,
-        certificate: None,
-        sni: None,
-    };
+pub(crate) fn forwarded(head: &RequestHead<'_>, path: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rng = Rng::new([0; 32], Purpose::RequestId);
     let passed = rewrite::Passed {
         head,
         path,
-        fields: head.lines(),
+        fields: decide::believed(head.lines(), false),
     };
-    rewrite::request(passed, &facts, None, &mut rng, &mut bytes);
+    rewrite::request(passed, &mut rng, &mut bytes);
     bytes
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::api::request_authentication::{HeaderLocation, JwtRule};
-use crate::http::head::{Fields, Known};
+use crate::http::head::{Fields, Known, separator};
 
 /// The places in which one rule looks for tokens. Each kind is in the order of names, without doubles.
 #[derive(Debug)]
@@ -92,7 +92,8 @@ impl Locations {
     }
 }
 
-/// The tokens of one header: of each line its own, but for `authorization`, whose lines are read as one (S-234).
+/// The tokens of one header: of each line its own, but of lines that are one value, such as those of `authorization`, one
+/// (S-234). Lines of one hop are not there.
 fn in_header<'a>(
     location: &HeaderLocation,
     fields: Fields<'a>,
@@ -101,12 +102,12 @@ fn in_header<'a>(
     let name = location.name.as_bytes();
     let mut lines = fields
         .iter()
-        .filter(|field| field.name.eq_ignore_ascii_case(name))
+        .filter(|field| field.name.eq_ignore_ascii_case(name) && !field.hop_by_hop)
         .map(|field| Cow::Borrowed(field.value));
-    if Known::of(name) == Known::Authorization {
+    if let Some(separator) = separator(name) {
         let first = lines.next();
         let joined = lines.fold(first, |joined, line| {
-            joined.map(|joined| [&*joined, b",", &*line].concat().into())
+            joined.map(|joined| [&*joined, separator.as_bytes(), &*line].concat().into())
         });
         joined
             .and_then(|value| behind(&location.prefix, value))

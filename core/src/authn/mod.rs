@@ -94,7 +94,8 @@ impl fmt::Debug for Refusal {
 /// Holds the tokens of a request against `rules`, in their order: the first rule whose tokens verify ends it, and without
 /// one the request passes only if no rule finds a token (S-211, S-212).
 ///
-/// A token is read once, however many rules look at its place; what was verified before is not verified again.
+/// A token is read once, however many rules look at its place; what was verified before is not verified again. More than
+/// [`limits::TOKENS_MAX`] different ones are refused unread, as `BadFormat`.
 pub fn authenticate(
     rules: &Rules,
     request: &Presented<'_>,
@@ -131,6 +132,13 @@ pub fn authenticate(
                 texts.push(text);
             }
             found.push((number, place, at));
+        });
+    }
+    if texts.len() > limits::TOKENS_MAX {
+        listener.ended(End::Refused(Status::BadFormat));
+        return Err(Refusal {
+            status: Status::BadFormat,
+            realm: realm(request),
         });
     }
     let mut tokens: Vec<Candidate<'_>> = texts.iter().map(|text| Candidate::new(text)).collect();
@@ -240,7 +248,7 @@ impl<'t> Candidate<'t> {
 /// A question of a browser before a request to another origin, which brings no token (S-227).
 fn is_preflight(request: &Presented<'_>) -> bool {
     let has = |name: &[u8]| {
-        let mut fields = request.fields.iter();
+        let mut fields = request.fields.iter().filter(|field| !field.hop_by_hop);
         fields.any(|field| field.name.eq_ignore_ascii_case(name) && !field.value.is_empty())
     };
     request.method == "OPTIONS" && has(b"origin") && has(b"access-control-request-method")

@@ -7,72 +7,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use super::sets::{Texts, compare_any_case};
-use crate::http::head::{Field, Fields, Known};
-
-/// Names that Envoy keeps in one place (its `INLINE_REQ_HEADERS` and `INLINE_REQ_RESP_HEADERS`, and what its filters
-/// register), in order.
-const JOINED: [&str; 60] = [
-    "accept",
-    "accept-encoding",
-    "access-control-request-headers",
-    "access-control-request-method",
-    "authentication",
-    "authorization",
-    "cache-control",
-    "connection",
-    "content-length",
-    "content-type",
-    "cookie",
-    "expect",
-    "grpc-accept-encoding",
-    "grpc-timeout",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "keep-alive",
-    "origin",
-    "pragma",
-    "proxy-connection",
-    "proxy-status",
-    "referer",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-    "via",
-    "x-client-trace-id",
-    "x-envoy-attempt-count",
-    "x-envoy-decorator-operation",
-    "x-envoy-downstream-service-cluster",
-    "x-envoy-downstream-service-node",
-    "x-envoy-expected-rq-timeout-ms",
-    "x-envoy-external-address",
-    "x-envoy-force-trace",
-    "x-envoy-hedge-on-per-try-timeout",
-    "x-envoy-internal",
-    "x-envoy-ip-tags",
-    "x-envoy-is-timeout-retry",
-    "x-envoy-max-retries",
-    "x-envoy-original-path",
-    "x-envoy-original-url",
-    "x-envoy-retriable-header-names",
-    "x-envoy-retriable-status-codes",
-    "x-envoy-retry-grpc-on",
-    "x-envoy-retry-on",
-    "x-envoy-upstream-alt-stat-name",
-    "x-envoy-upstream-rq-per-try-timeout-ms",
-    "x-envoy-upstream-rq-timeout-alt-response",
-    "x-envoy-upstream-rq-timeout-ms",
-    "x-envoy-upstream-stream-duration-ms",
-    "x-forwarded-client-cert",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-request-id",
-];
+use crate::http::head::{Field, Fields, Known, separator};
 
 /// A header that a condition names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,10 +21,7 @@ pub(super) struct Name {
 impl Name {
     pub(super) fn new(name: &str) -> Self {
         let text = name.to_ascii_lowercase();
-        let separator = match text.as_str() {
-            "cookie" => Some("; "),
-            name => JOINED.binary_search(&name).is_ok().then_some(","),
-        };
+        let separator = separator(text.as_bytes());
         Self {
             text: text.into(),
             separator,

@@ -1,6 +1,6 @@
 //! Hearing how a decision comes about.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -152,16 +152,34 @@ impl fmt::Display for Actual<'_> {
             Self::Port(port) => port.fmt(f),
             Self::Lines(lines) => lines.fmt(f),
             Self::RequestPrincipal(claims) => match claims.principal() {
-                Some((issuer, subject)) => write!(f, "`{issuer}/{subject}`"),
+                Some((issuer, subject)) => {
+                    write!(f, "`{}/{}`", Visible(issuer), Visible(subject))
+                }
                 None => f.write_str("absent"),
             },
             Self::Claim(claims, path) => match claims.get(path) {
-                Some(Value::String(text)) => write!(f, "`{text}`"),
+                Some(Value::String(text)) => write!(f, "`{}`", Visible(text)),
                 Some(Value::Object(_)) => f.write_str("an object"),
-                Some(value) => write!(f, "`{value}`"),
+                Some(value) => write!(f, "`{}`", Visible(&value.to_string())),
                 None => f.write_str("absent"),
             },
             Self::Absent => f.write_str("absent"),
         }
+    }
+}
+
+/// A text on one line of a terminal, whatever is in it.
+struct Visible<'a>(&'a str);
+
+impl fmt::Display for Visible<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for char in self.0.chars() {
+            if char.is_control() {
+                write!(f, "{}", char.escape_debug())?;
+            } else {
+                f.write_char(char)?;
+            }
+        }
+        Ok(())
     }
 }

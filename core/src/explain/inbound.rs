@@ -21,6 +21,7 @@ use crate::snapshot::InboundPort;
 use crate::snapshot::mtls::deciding;
 use crate::snapshot::select::Workload;
 use crate::telemetry::record::Flags;
+use crate::telemetry::xfcc;
 use crate::tls::client_alpn;
 
 /// What became of it at the endpoint.
@@ -169,7 +170,9 @@ pub(super) fn inbound(
     });
     let fate = match accepted {
         Accept::Http | Accept::TerminateHttp => {
-            by_request(port, caller, head, (question, now), &mut account)
+            let certificate = told_certificate(plane, server, caller);
+            let context = (question, now, certificate.as_deref());
+            by_request(port, caller, head, context, &mut account)
         }
         Accept::Tcp | Accept::TerminateTcp | Accept::PassThrough => {
             by_connection(port, caller, question, &mut account)
@@ -200,6 +203,15 @@ fn client_identity(plane: &Plane, client: &PodFacts, way: &Way) -> Option<String
     way.tls.as_ref()?;
     let id = plane.identity(&client.key())?;
     Some(id.principal().to_owned())
+}
+
+/// What the sidecar of `server` tells of the client's certificate (S-325), which was never made: its hash is zeros.
+fn told_certificate(plane: &Plane, server: &PodFacts, caller: Caller<'_>) -> Option<Vec<u8>> {
+    let uri = format!("spiffe://{}", caller.principal?);
+    let own = plane.identity(&server.key())?;
+    let mut value = Vec::new();
+    xfcc::element(own.as_str(), &[0; 32], "", &uri, &[], &mut value);
+    Some(value)
 }
 
 fn mode_of(plane: &Plane, server: &PodFacts, port: &InboundPort) -> Mode {
@@ -233,7 +245,7 @@ fn by_request(
     port: &InboundPort,
     caller: Caller<'_>,
     head: &[u8],
-    (question, now): (&Question, UnixTime),
+    (question, now, certificate): (&Question, UnixTime, Option<&[u8]>),
     account: &mut Inbound,
 ) -> Fate {
     let judged = read(head, |head| {
@@ -250,7 +262,7 @@ fn by_request(
                 method: head.method,
                 path: head.path,
                 authority: head.authority.unwrap_or_default(),
-                fields: head.lines(),
+                fields: head.lines().certified(certificate),
             },
             now,
             &mut Cache::default(),

@@ -160,8 +160,7 @@ fn through_sidecar(
             }
             match decide::outbound_request(door, head.path) {
                 Verdict::Allow(_, passage) => {
-                    let from = (client.address, 0).into();
-                    let bytes = forwarded(head, &passage.path, from, meant);
+                    let bytes = forwarded(head, &passage.path);
                     Ok((cluster, bytes, passage.path.into_owned()))
                 }
                 Verdict::Deny(denial, path) => {

@@ -155,6 +155,35 @@ fn plaintext_to_a_strict_port_is_reset_and_the_policy_named() {
 }
 
 #[test]
+fn rules_see_what_both_sidecars_add_to_a_head() {
+    // S-322, S-325.
+    let deny = |key: &str, value: &str| {
+        format!(
+            "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: told, namespace: shop}}
+spec: {{action: DENY, rules: [{{when: [{{key: 'request.headers[{key}]', values: ['{value}']}}]}}]}}
+"
+        )
+    };
+    let client = "*;URI=spiffe://cluster.local/ns/shop/sa/default";
+    for (key, value, status) in [
+        ("x-forwarded-proto", "http", 403),
+        ("x-forwarded-proto", "https", 200),
+        ("x-forwarded-client-cert", client, 403),
+        ("x-forwarded-client-cert", "*;URI=x", 200),
+    ] {
+        let mut plane = plane(&[SHOP, STRICT, &deny(key, value)]);
+        let lines = ["x-forwarded-client-cert: By=x;URI=x".to_owned()];
+        let question = Question::new("client", None, "web", "GET", "/", &lines);
+        let question = question.expect("a question");
+        let account = explain(&mut plane, &question, NOW).expect("an account");
+        assert_eq!(account.verdict.status, status, "{key} {value}");
+    }
+}
+
+#[test]
 fn a_client_with_a_sidecar_arrives_in_mutual_tls() {
     let mut plane = plane(&[SHOP, STRICT]);
     for host in [

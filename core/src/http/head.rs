@@ -3,8 +3,12 @@
 //! A head borrows from the bytes it was read from. Field lines are offsets in a [`FieldTable`] that the caller keeps and
 //! lends again, so a head costs no allocation.
 
+mod joined;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub use joined::separator;
 
 /// Later minor versions are refused, not read as 1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,6 +327,8 @@ pub struct Fields<'a> {
     view: Option<&'static View>,
     /// `None`: as they came.
     changes: Option<&'a Changes>,
+    /// The `x-forwarded-client-cert` that stands in place of those that came; `None`: they stand.
+    certificate: Option<&'a [u8]>,
 }
 
 #[derive(Clone, Copy)]
@@ -339,6 +345,7 @@ impl<'a> Fields<'a> {
             lines: Lines::Read { bytes, spans },
             view: None,
             changes: None,
+            certificate: None,
         }
     }
 
@@ -348,6 +355,7 @@ impl<'a> Fields<'a> {
             lines: Lines::Listed(lines),
             view: None,
             changes: None,
+            certificate: None,
         }
     }
 
@@ -372,15 +380,31 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The same lines with one `x-forwarded-client-cert` in place of those that came (S-325); `None`: as they came.
+    pub fn certified(self, value: Option<&'a [u8]>) -> Self {
+        Self {
+            certificate: value,
+            ..self
+        }
+    }
+
     pub fn iter(self) -> impl DoubleEndedIterator<Item = Field<'a>> + Clone + use<'a> {
-        let Self { view, changes, .. } = self;
-        let own = (0..self.lines.len())
-            .filter_map(move |at| self.lines.get(at))
-            .filter(move |field| view.is_none_or(|view| !(view.hides)(field)));
+        let Self {
+            lines,
+            view,
+            changes,
+            certificate,
+        } = self;
+        let replaced = move |field: &Field<'_>| certificate.is_some() && field.known == Known::Xfcc;
+        let own = (0..lines.len())
+            .filter_map(move |at| lines.get(at))
+            .filter(move |field| view.is_none_or(|view| !(view.hides)(field)) && !replaced(field));
         let also = view.and_then(|view| view.also);
         let also = also.map(|(name, value)| Field::made(name, value));
+        let certificate = certificate.map(|value| Field::made(b"x-forwarded-client-cert", value));
         let kept = own
             .chain(also)
+            .chain(certificate)
             .filter(move |field| changes.is_none_or(|changes| !changes.removes(field.name)));
         let added = changes.map_or(&[][..], |changes| &changes.added);
         let added = added.iter();
@@ -388,8 +412,8 @@ impl<'a> Fields<'a> {
     }
 
     pub fn len(self) -> usize {
-        match (self.view, self.changes) {
-            (None, None) => self.lines.len(),
+        match (self.view, self.changes, self.certificate) {
+            (None, None, None) => self.lines.len(),
             _ => self.iter().count(),
         }
     }
@@ -398,10 +422,23 @@ impl<'a> Fields<'a> {
         self.iter().next().is_none()
     }
 
+    /// Whether several lines that go on are one value (see [`separator`]).
+    pub fn has_joined(self) -> bool {
+        let mut seen = 0u64;
+        self.iter().filter(|field| !field.hop_by_hop).any(|field| {
+            let Some(place) = joined::place(field.name) else {
+                return false;
+            };
+            let again = seen & (1 << place) != 0;
+            seen |= 1 << place;
+            again
+        })
+    }
+
     /// The value of the first line of `known`.
     pub fn find(self, known: Known) -> Option<&'a [u8]> {
-        let field = match (self.lines, self.view, self.changes) {
-            (Lines::Read { spans, .. }, None, None) => self
+        let field = match (self.lines, self.view, self.changes, self.certificate) {
+            (Lines::Read { spans, .. }, None, None, None) => self
                 .lines
                 .get(spans.iter().position(|span| span.known == known)?),
             _ => self.iter().find(|field| field.known == known),

@@ -108,6 +108,9 @@ pub(super) fn begin(
         return (x, Life::Over);
     };
     let after_reply = if close { Life::Over } else { Life::KeptAlive };
+    let own = shared.world.svid.as_deref();
+    let certificate = rewrite::client_certificate(head.lines(), facts, own);
+    let lines = head.lines().certified(certificate.as_deref());
     let verdict = match &place {
         Place::Inbound(door) => {
             let mut audited = Vec::new();
@@ -123,7 +126,7 @@ pub(super) fn begin(
                     method: head.method,
                     path: head.path,
                     authority: head.authority.unwrap_or_default(),
-                    fields: head.lines(),
+                    fields: lines,
                 },
                 io.id,
                 shared,
@@ -165,15 +168,14 @@ pub(super) fn begin(
     }
     let mut encoded = mem::take(&mut shared.head);
     encoded.clear();
-    let own = shared.world.svid.as_deref();
-    let lines = decide::believed(head.lines(), facts.certificate.is_some());
+    let lines = decide::believed(lines, facts.certificate.is_some());
     let fields = effects.fields(lines);
     let passed = rewrite::Passed {
         head,
         path: &path,
         fields,
     };
-    let fresh_id = rewrite::request(passed, facts, own, &mut shared.rng, &mut encoded);
+    let fresh_id = rewrite::request(passed, &mut shared.rng, &mut encoded);
     x.account.note(|r| {
         r.path = Some(String::from_utf8_lossy(&path).into_owned());
         if let Some(id) = fresh_id {

@@ -6,7 +6,7 @@ use super::Route;
 use super::downstream::Facts;
 use super::http::server_name;
 use crate::clock::UnixTime;
-use crate::http::head::{Field, Fields, Framing, Known, RequestHead, ResponseHead};
+use crate::http::head::{Field, Fields, Framing, Known, RequestHead, ResponseHead, separator};
 use crate::http::reply::{imf_fixdate, reason};
 use crate::link::Buf;
 use crate::rng::Rng;
@@ -58,13 +58,9 @@ pub(super) struct Passed<'a> {
 }
 
 /// The head of a request, as the upstream gets it; the `x-request-id` that it was given if it came without one (S-322).
-pub(super) fn request(
-    passed: Passed<'_>,
-    facts: &Facts,
-    own: Option<&Svid>,
-    rng: &mut Rng,
-    out: &mut Vec<u8>,
-) -> Option<[u8; 36]> {
+///
+/// Lines that are one value for rules go out as one (S-145).
+pub(super) fn request(passed: Passed<'_>, rng: &mut Rng, out: &mut Vec<u8>) -> Option<[u8; 36]> {
     let Passed { head, path, fields } = passed;
     out.put(head.method.as_bytes());
     out.put(b" ");
@@ -72,20 +68,33 @@ pub(super) fn request(
     out.put(b" HTTP/1.1\r\nhost: ");
     out.put(head.authority.unwrap_or_default());
     out.put(b"\r\n");
+    let has_joined = fields.has_joined();
     let mut has_id = false;
-    for field in fields.iter() {
-        match field.known {
-            Known::Host
-            | Known::ContentLength
-            | Known::TransferEncoding
-            | Known::Expect
-            | Known::Xfcc => continue,
-            Known::XRequestId if field.value.is_empty() => continue,
-            Known::XRequestId => has_id = true,
-            _ if head.is_hop_by_hop(&field) => continue,
-            _ => {}
+    for (at, field) in fields.iter().enumerate() {
+        if !goes_on(&field, head) {
+            continue;
         }
-        put_field(&field, out);
+        has_id |= field.known == Known::XRequestId;
+        match separator(field.name).filter(|_| has_joined) {
+            None => put_field(&field, out),
+            Some(separator) => {
+                let is_alike = |other: &Field<'_>| {
+                    other.name.eq_ignore_ascii_case(field.name) && goes_on(other, head)
+                };
+                if fields.iter().take(at).any(|before| is_alike(&before)) {
+                    continue;
+                }
+                put_name(&field, out);
+                let lines = fields.iter().skip(at).filter(is_alike);
+                for (nth, line) in lines.enumerate() {
+                    if nth > 0 {
+                        out.put(separator.as_bytes());
+                    }
+                    out.put(line.value);
+                }
+                out.put(b"\r\n");
+            }
+        }
     }
     let fresh_id = (!has_id).then(|| rng.uuid());
     if let Some(id) = &fresh_id {
@@ -93,7 +102,11 @@ pub(super) fn request(
         out.put(id);
         out.put(b"\r\n");
     }
-    client_certificate(fields, facts, own, out);
+    if let Some(value) = fields.find(Known::Xfcc) {
+        out.put(b"x-forwarded-client-cert: ");
+        out.put(value);
+        out.put(b"\r\n");
+    }
     match head.framing {
         Framing::Length(n) => {
             out.put(b"content-length: ");
@@ -106,32 +119,50 @@ pub(super) fn request(
     fresh_id
 }
 
-/// `x-forwarded-client-cert`: appended to under mutual TLS, removed without (S-325).
+/// Not what is written in a place of its own, and not what belongs to one hop.
+fn goes_on(field: &Field<'_>, head: &RequestHead<'_>) -> bool {
+    match field.known {
+        Known::Host
+        | Known::ContentLength
+        | Known::TransferEncoding
+        | Known::Expect
+        | Known::Xfcc => false,
+        Known::XRequestId if field.value.is_empty() => false,
+        _ => !head.is_hop_by_hop(field),
+    }
+}
+
+/// The value of `x-forwarded-client-cert` under mutual TLS: what came, and our element behind it; `None`: without mutual TLS
+/// there is none (S-325).
 ///
 /// What came is kept as it is, unless our element behind it could be read as a part of it.
-fn client_certificate(fields: Fields<'_>, facts: &Facts, own: Option<&Svid>, out: &mut Vec<u8>) {
+pub(super) fn client_certificate(
+    fields: Fields<'_>,
+    facts: &Facts,
+    own: Option<&Svid>,
+) -> Option<Vec<u8>> {
     let (Route::Inbound(_), Some(peer), Some(own)) = (facts.route, &facts.certificate, own) else {
-        return;
+        return None;
     };
-    out.put(b"x-forwarded-client-cert: ");
+    let mut value = Vec::with_capacity(256);
     for field in fields
         .iter()
         .filter(|f| f.known == Known::Xfcc && !f.value.is_empty() && ends_its_elements(f.value))
     {
-        out.put(field.value);
-        out.put(b",");
+        if !value.is_empty() {
+            value.push(b',');
+        }
+        value.extend_from_slice(field.value);
     }
-    let mut element = Vec::with_capacity(256);
     xfcc::element(
         own.id.as_str(),
         &peer.sha256,
         &peer.subject,
         peer.id.as_str(),
         &peer.dns,
-        &mut element,
+        &mut value,
     );
-    out.put(&element);
-    out.put(b"\r\n");
+    Some(value)
 }
 
 /// Whoever reads on after this value begins a new element: there are no quotation marks, or they pair up in the grammar.
@@ -226,6 +257,12 @@ fn status_line(head: &ResponseHead<'_>, out: &mut Buf) {
 }
 
 fn put_field(field: &Field<'_>, out: &mut impl Out) {
+    put_name(field, out);
+    out.put(field.value);
+    out.put(b"\r\n");
+}
+
+fn put_name(field: &Field<'_>, out: &mut impl Out) {
     let mut lower = [0u8; 64];
     match lower.get_mut(..field.name.len()) {
         Some(lower) => {
@@ -236,8 +273,6 @@ fn put_field(field: &Field<'_>, out: &mut impl Out) {
         None => out.put(&field.name.to_ascii_lowercase()),
     }
     out.put(b": ");
-    out.put(field.value);
-    out.put(b"\r\n");
 }
 
 fn put_number(n: u64, out: &mut impl Out) {

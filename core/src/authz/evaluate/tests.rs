@@ -6,7 +6,7 @@ use crate::api::mesh_config::MeshConfig;
 use crate::authn::Claims;
 use crate::authz::HttpAttributes;
 use crate::authz::compile::compile;
-use crate::authz::listener::Field;
+use crate::authz::listener::{Actual, Field};
 use crate::authz::test_policies::{
     anything, from, methods, namespaces, paths, policy, to, token, when,
 };
@@ -457,4 +457,23 @@ fn an_explanation_names_conditions_and_hides_credentials() {
         (comparison.field, comparison.key.as_deref()),
         (Field::When, Some(key))
     );
+}
+
+#[test]
+fn what_a_token_says_stays_on_its_line() {
+    let text = "a\u{1b}[2J\n\u{9b}é`";
+    let payload = serde_json::json!({"iss": "i", "sub": text, "list": [text]});
+    let serde_json::Value::Object(payload) = payload else {
+        unreachable!("an object");
+    };
+    let claims = Claims::new(payload, [].into());
+    for actual in [
+        Actual::RequestPrincipal(&claims),
+        Actual::Claim(&claims, &["sub".to_owned()]),
+        Actual::Claim(&claims, &["list".to_owned()]),
+    ] {
+        let shown = actual.to_string();
+        assert!(!shown.contains(char::is_control), "{shown:?}");
+        assert!(shown.contains('é'), "{shown:?}");
+    }
 }

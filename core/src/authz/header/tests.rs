@@ -48,11 +48,6 @@ fn what_envoy_keeps_in_one_place_is_one_value() {
 }
 
 #[test]
-fn joined_names_are_in_order() {
-    assert!(JOINED.is_sorted());
-}
-
-#[test]
 fn lines_of_one_hop_are_not_there_unless_they_upgrade() {
     let plain: &[Line] = &[
         (b"keep-alive", b"5"),

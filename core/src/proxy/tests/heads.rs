@@ -96,6 +96,26 @@ fn what_is_missing_is_added() {
 }
 
 #[test]
+fn lines_that_rules_judge_as_one_value_go_on_as_one() {
+    // S-145: what was judged is `a,b`, so no application may find `b`.
+    let got = forwarded(
+        "Origin: a\r\nx-role: user\r\nCookie: a=1\r\norigin: b\r\nX-Role: admin\r\ncookie: b=2\r\nX-Request-Id:\r\n\
+         x-request-id: 7\r\nx-request-id: 8\r\naccept: c\r\n",
+    );
+    for line in [
+        "origin: a,b",
+        "x-role: user",
+        "cookie: a=1; b=2",
+        "x-role: admin",
+        "x-request-id: 7,8",
+        "accept: c",
+    ] {
+        assert!(got.contains(&format!("\r\n{line}\r\n")), "{line}: {got}");
+    }
+    assert_eq!(got.lines().count(), 10, "{got}");
+}
+
+#[test]
 fn framing_is_written_anew() {
     for (framing, body, sent) in [
         ("Content-Length: 3", "abc", "content-length: 3\r\n\r\nabc"),
@@ -177,8 +197,12 @@ fn the_reason_is_ours() {
 }
 
 fn secured() -> (Rig, Ca) {
+    secured_by(NO_ADMIN)
+}
+
+fn secured_by(policies: &str) -> (Rig, Ca) {
     let ca = Ca::new();
-    let mut rig = Rig::with_mode(Mode::Strict, NO_ADMIN);
+    let mut rig = Rig::with_mode(Mode::Strict, policies);
     rig.input(Input::Svid(Arc::new(ca.issue(CATALOG))));
     (rig, ca)
 }
@@ -209,6 +233,32 @@ fn a_client_certificate_is_appended_to_what_came() {
     rig.send(app, ok("fine"));
     assert!(client.got(&mut rig).ends_with("fine"));
     assert_eq!(rig.record().peer.as_deref(), Some(SLEEP));
+}
+
+#[test]
+fn rules_see_the_certificate_that_the_application_is_told_of() {
+    // S-325: a client may write elements, but ours is the last.
+    let allow = |uri: &str| {
+        let condition =
+            format!("{{key: 'request.headers[x-forwarded-client-cert]', values: ['*;URI={uri}']}}");
+        let meta = "metadata: {name: told, namespace: default}";
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n{meta}\nspec: {{rules: [{{when: [{condition}]}}]}}\n"
+        )
+    };
+    let admin = "spiffe://cluster.local/ns/default/sa/admin";
+    for (told, passes) in [(admin, false), (SLEEP, true)] {
+        let (mut rig, ca) = secured_by(&allow(told));
+        let svid = ca.issue(SLEEP);
+        let mut client = TlsClient::new(&mut rig, &svid, CATALOG);
+        client.send(
+            &mut rig,
+            format!(
+                "GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-client-cert: By=x;URI={admin}\r\n\r\n"
+            ),
+        );
+        assert_eq!(rig.dialled().is_some(), passes, "{told}");
+    }
 }
 
 /// RFC 8446 §6.1: close_notify ends one direction, and what came before it is still to be answered.

@@ -2,6 +2,7 @@
 
 use super::rig::*;
 use crate::accept::Mode;
+use crate::limits;
 
 const JWT: &str = r#"
 apiVersion: security.istio.io/v1
@@ -149,4 +150,41 @@ fn a_token_is_forgotten_when_its_rule_goes() {
         got.ends_with("Jwks doesn't have key to match kid or alg from Jwt"),
         "{got}"
     );
+}
+
+#[test]
+fn a_line_of_one_hop_holds_no_token() {
+    // RFC 9110 §7.6.1: the application does not get it, so nobody is who it says.
+    let by_header = JWT.replace("    jwks:", "    fromHeaders: [{name: x-jwt}]\n    jwks:");
+    let mut rig = Rig::new(&by_header);
+    rig.client_sending(format!(
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: x-jwt\r\nx-jwt: {ALICE}\r\n\r\n"
+    ));
+    let app = rig.connect();
+    assert_eq!(field(&rig.got(app), "x-sub"), None);
+    // Nor is a question of a browser asked in such lines.
+    let client = rig.client_sending(format!(
+        "OPTIONS / HTTP/1.1\r\nhost: a\r\nconnection: origin\r\norigin: o\r\naccess-control-request-method: GET\r\nx-jwt: {EXPIRED}\r\n\r\n"
+    ));
+    assert!(rig.got(client).starts_with("HTTP/1.1 401 "));
+}
+
+#[test]
+fn one_token_in_many_forms_does_not_buy_as_many_signatures() {
+    let by_header = JWT.replace("    jwks:", "    fromHeaders: [{name: x-jwt}]\n    jwks:");
+    let dots = |count: usize| {
+        let lines = (1..=count).map(|n| {
+            let (signed, signature) = ALICE.rsplit_once('.').expect("a token");
+            format!("x-jwt: {signed}{}{signature}\r\n", ".".repeat(n))
+        });
+        let lines: String = lines.collect();
+        format!("GET / HTTP/1.1\r\nhost: a\r\n{lines}\r\n")
+    };
+    let mut rig = Rig::new(&by_header);
+    let client = rig.client_sending(dots(limits::TOKENS_MAX + 1));
+    assert!(rig.got(client).starts_with("HTTP/1.1 401 "));
+    assert!(rig.proxy.shared.tokens.is_empty());
+    rig.send(client, dots(limits::TOKENS_MAX));
+    let app = rig.connect();
+    assert_eq!(field(&rig.got(app), "x-sub"), Some("alice"));
 }
