@@ -50,7 +50,7 @@ pub fn evaluate<'r, L: Listener>(
     listener: &mut L,
 ) -> Decision<'r> {
     let decision = decide(rules, attributes, audit, listener);
-    tell!(listener.decision(&decision));
+    tell!(L, listener.decision(&decision));
     decision
 }
 
@@ -63,17 +63,17 @@ fn decide<'r, L: Listener>(
     if rules.layer == Layer::Http && attributes.http.is_none() {
         return Decision::Denied { policy: None };
     }
-    tell!(listener.engine(Action::Custom));
+    tell!(L, listener.engine(Action::Custom));
     if let Some(policy) = rules.custom.first_match(attributes, listener) {
         return Decision::Denied {
             policy: Some(policy),
         };
     }
-    tell!(listener.engine(Action::Audit));
+    tell!(L, listener.engine(Action::Audit));
     if let Some(policy) = rules.audit.first_match(attributes, listener) {
         audit(policy);
     }
-    tell!(listener.engine(Action::Deny));
+    tell!(L, listener.engine(Action::Deny));
     if let Some(policy) = rules.deny.first_match(attributes, listener) {
         return Decision::Denied {
             policy: Some(policy),
@@ -82,7 +82,7 @@ fn decide<'r, L: Listener>(
     let Some(allow) = &rules.allow else {
         return Decision::Allowed { policy: None };
     };
-    tell!(listener.engine(Action::Allow));
+    tell!(L, listener.engine(Action::Allow));
     match allow.first_match(attributes, listener) {
         Some(policy) => Decision::Allowed {
             policy: Some(policy),

@@ -18,6 +18,9 @@ pub trait Listener {
     /// Have every rule of every engine asked and every field compared, also where the answer is known already.
     const EVERYTHING: bool;
 
+    /// It is spoken to. Where it is not, nothing is made ready for it either.
+    const HEARS: bool = true;
+
     /// The rules of this action are asked now.
     fn engine(&mut self, _action: Action) {}
 
@@ -40,12 +43,14 @@ pub trait Listener {
 
 impl Listener for () {
     const EVERYTHING: bool = false;
+    const HEARS: bool = false;
 }
 
-/// Speaks to a listener. A build with `--cfg unheard` has none of this: it shows what the calls cost where nobody listens.
+/// Speaks to a listener of this type, if it hears. A build with `--cfg unheard` has none of this: it shows what the calls
+/// cost where nobody listens.
 macro_rules! tell {
-    ($listener:ident.$what:ident($($heard:expr),*)) => {
-        if cfg!(not(unheard)) {
+    ($type:ident, $listener:ident.$what:ident($($heard:expr),*)) => {
+        if cfg!(not(unheard)) && $type::HEARS {
             $listener.$what($($heard),*);
         }
     };

@@ -70,9 +70,9 @@ impl Rule {
         attributes: &Attributes<'_>,
         listener: &mut L,
     ) -> bool {
-        tell!(listener.rule(&self.id));
+        tell!(L, listener.rule(&self.id));
         let matched = if let Some(reason) = &self.void {
-            tell!(listener.void(reason));
+            tell!(L, listener.void(reason));
             false
         } else {
             let mut matched = true;
@@ -84,7 +84,7 @@ impl Rule {
             }
             matched
         };
-        tell!(listener.outcome(matched));
+        tell!(L, listener.outcome(matched));
         matched
     }
 
@@ -106,7 +106,7 @@ fn any<L: Listener>(
 ) -> bool {
     let mut matched = alternatives.is_empty();
     for alternative in alternatives {
-        tell!(listener.alternative(part));
+        tell!(L, listener.alternative(part));
         matched |= alternative.matches(attributes, listener);
         if matched && !L::EVERYTHING {
             break;
@@ -131,17 +131,20 @@ impl Alternative {
 impl Clause {
     fn matches<L: Listener>(&self, attributes: &Attributes<'_>, listener: &mut L) -> bool {
         let matched = self.patterns.any_matches(attributes) != self.negated;
-        tell!(listener.comparison(&Comparison {
-            field: match self.key {
-                Some(_) => Field::When,
-                None => self.patterns.field(),
-            },
-            key: self.key.as_deref(),
-            negated: self.negated,
-            patterns: &self.written,
-            actual: self.patterns.actual(attributes),
-            matched,
-        }));
+        tell!(
+            L,
+            listener.comparison(&Comparison {
+                field: match self.key {
+                    Some(_) => Field::When,
+                    None => self.patterns.field(),
+                },
+                key: self.key.as_deref(),
+                negated: self.negated,
+                patterns: &self.written,
+                actual: self.patterns.actual(attributes),
+                matched,
+            })
+        );
         matched
     }
 }
