@@ -222,12 +222,12 @@ enum Line<'a> {
     Wrong,
 }
 
-/// method SP target [SP version] CRLF (RFC 9112 §3), with LF alone and runs of blanks as Envoy takes them. No byte after the
-/// line feed.
+/// method SP target [SP version] CRLF (RFC 9112 §3), with any token for a method, LF alone and runs of blanks as Envoy takes
+/// them. No byte after the line feed.
 fn request_line(line: &[u8]) -> Line<'_> {
     let is_blank = |b: &u8| matches!(b, b' ' | b'\t');
     let (method, rest) = until(line, is_blank);
-    if !method.first().is_some_and(u8::is_ascii_uppercase) || !method.iter().all(is_token) {
+    if method.is_empty() || !method.iter().all(is_token) {
         return Line::Wrong;
     }
     if rest.is_empty() {

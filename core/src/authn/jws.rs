@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::alphabet::URL_SAFE;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
 use super::json;
@@ -22,15 +24,25 @@ pub struct Jws<'t> {
     payload: &'t [u8],
     /// `None`: not base64url, which is found after what is wrong with a payload (S-216).
     signature: Option<Vec<u8>>,
+    /// A section has blanks, padding or stray bits, which Envoy's reader of base64url passes over. Here a token can be
+    /// written in one way only, so it verifies with no key; what else is wrong with it is said as Envoy says it.
+    is_loose: bool,
     /// Header and payload as they were sent, with one dot between them.
     signed: Cow<'t, [u8]>,
 }
+
+const LOOSE: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 impl<'t> Jws<'t> {
     /// Takes `text` apart and reads the header.
     ///
     /// Empty sections are not counted, so `h..p.s` is read as `h.p.s` (S-216). Base64url is that of RFC 7515 §2: no padding,
-    /// no stray bits, so that a token can be written in one way only (Envoy takes both). Fails with `BadFormat`, also beyond
+    /// no stray bits, so that a token can be written in one way only (Envoy takes more). Fails with `BadFormat`, also beyond
     /// [`TOKEN_MAX`] bytes, `HeaderBadBase64`, `HeaderBadJson`, `HeaderBadAlg`, `AlgNotSupported` or `HeaderBadKid`.
     pub fn parse(text: &'t [u8]) -> Result<Self, Status> {
         if text.len() > TOKEN_MAX {
@@ -58,6 +70,7 @@ impl<'t> Jws<'t> {
             header,
             payload,
             signature: decode(last),
+            is_loose: ![first, payload, last].into_iter().all(is_canonical),
             signed: signed(text, first, payload),
         })
     }
@@ -101,7 +114,11 @@ impl<'t> Jws<'t> {
             return Err(Status::VerificationFails);
         }
         let kid = self.key_id().unwrap_or_default();
-        keys.find(kid, self.algorithm, &self.signed, signature)
+        let signer = keys.find(kid, self.algorithm, &self.signed, signature)?;
+        if self.is_loose {
+            return Err(Status::VerificationFails);
+        }
+        Ok(signer)
     }
 }
 
@@ -111,8 +128,22 @@ impl fmt::Debug for Jws<'_> {
     }
 }
 
+/// Whether a section is written in the one way of RFC 7515 §2.
+fn is_canonical(section: &[u8]) -> bool {
+    URL_SAFE_NO_PAD.decode(section).is_ok()
+}
+
 fn decode(section: &[u8]) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(section).ok()
+    if let Ok(bytes) = URL_SAFE_NO_PAD.decode(section) {
+        return Some(bytes);
+    }
+    let is_blank = u8::is_ascii_whitespace;
+    let dense: Vec<u8> = section
+        .iter()
+        .copied()
+        .filter(|byte| !is_blank(byte))
+        .collect();
+    LOOSE.decode(dense).ok()
 }
 
 /// Header and payload with one dot between them, which is how they stand in `text` unless it has empty sections.
@@ -133,6 +164,47 @@ fn signed<'t>(text: &'t [u8], header: &[u8], payload: &[u8]) -> Cow<'t, [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signature_in_loose_base64_verifies_with_no_key() {
+        // RFC 7515 A.1.
+        const KEY: &str = r#"{"keys":[{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}]}"#;
+        const SIGNED: &str = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+        let keys = KeySet::parse(KEY).expect("a key set");
+        for (signature, outcome) in [
+            ("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", Ok("HMAC")),
+            (
+                "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXl",
+                Err(Status::VerificationFails),
+            ),
+            (
+                "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk=",
+                Err(Status::VerificationFails),
+            ),
+            (
+                "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjX k",
+                Err(Status::VerificationFails),
+            ),
+            (
+                "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk and",
+                Err(Status::VerificationFails),
+            ),
+            (
+                "dBjftJeZ4CVP+mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+                Err(Status::SignatureBadBase64),
+            ),
+            (
+                "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXkA!",
+                Err(Status::SignatureBadBase64),
+            ),
+            ("dBjft", Err(Status::SignatureBadBase64)),
+        ] {
+            let text = format!("{SIGNED}.{signature}");
+            let jws = Jws::parse(text.as_bytes()).expect("a token in form");
+            let signer = jws.signer(&keys).map(Key::kind);
+            assert_eq!(signer, outcome, "{signature}");
+        }
+    }
 
     #[test]
     fn what_was_signed_is_copied_only_if_dots_stand_beside_dots() {

@@ -177,8 +177,12 @@ pub fn authenticate(
                 });
             }
             Err(Status::Missing) => {}
-            Err(Status::UnknownIssuer) if failure != Status::Missing => {}
-            Err(status) => failure = status,
+            // Behind all rules Envoy asks each of them once more whether it fails or finds nothing, in the same order, so
+            // that of several failures the first is the last one it hears of (S-212).
+            Err(status) if matches!(failure, Status::Missing | Status::UnknownIssuer) => {
+                failure = status;
+            }
+            Err(_) => {}
         }
     }
     if failure == Status::Missing {

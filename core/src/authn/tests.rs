@@ -248,7 +248,7 @@ fn rules_are_asked_by_issuer_and_the_first_that_verifies_ends_it() {
 }
 
 #[test]
-fn of_several_failures_the_last_one_that_says_something_is_told() {
+fn of_several_failures_the_first_one_that_says_something_is_told() {
     // S-212: neither Missing nor UnknownIssuer if there is another.
     let rules = ["a", "b", "c"].map(|issuer| in_header(issuer, &format!("x-{issuer}")));
     let mut desk = Desk::new(&rules);
@@ -264,9 +264,15 @@ fn of_several_failures_the_last_one_that_says_something_is_told() {
             Some("bad"),
             Some(&*expired("b")),
             Some(&*other),
+            Status::BadFormat,
+        ),
+        (
+            Some(&*other),
+            Some(&*expired("b")),
+            Some("bad"),
             Status::Expired,
         ),
-        (Some(&*expired("a")), None, Some("bad"), Status::BadFormat),
+        (Some(&*expired("a")), None, Some("bad"), Status::Expired),
     ] {
         let lines: Vec<(&str, &str)> = [("x-a", a), ("x-b", b), ("x-c", c)]
             .into_iter()

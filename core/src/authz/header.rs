@@ -47,14 +47,15 @@ impl Name {
             .map(|field| field.value)
     }
 
-    /// The one value of several lines; `None`: they are several values, or there is one line at most.
+    /// The one value of several lines, of which empty ones add nothing, as Envoy joins them; `None`: they are several values, or there is one line at most.
     pub(super) fn joined<'a>(
         &self,
         fields: Fields<'a>,
     ) -> Option<impl Iterator<Item = u8> + Clone + use<'a, '_>> {
         let separator = self.separator?;
         self.lines(fields).nth(1)?;
-        let pieces = self.lines(fields).enumerate().flat_map(move |(at, value)| {
+        let lines = self.lines(fields).filter(|value| !value.is_empty());
+        let pieces = lines.enumerate().flat_map(move |(at, value)| {
             let before = if at == 0 { "" } else { separator };
             before.bytes().chain(value.iter().copied())
         });

@@ -114,6 +114,12 @@ pub(super) fn request(passed: Passed<'_>, rng: &mut Rng, out: &mut Vec<u8>) -> O
             out.put(b"\r\n\r\n");
         }
         Framing::Chunked => out.put(b"transfer-encoding: chunked\r\n\r\n"),
+        // A method that goes with a body says that there is none (RFC 9110 §8.6); Envoy does it for every other than these.
+        Framing::None
+            if !matches!(head.method, "GET" | "HEAD" | "DELETE" | "TRACE" | "CONNECT") =>
+        {
+            out.put(b"content-length: 0\r\n\r\n");
+        }
         Framing::None | Framing::UntilClose => out.put(b"\r\n"),
     }
     fresh_id

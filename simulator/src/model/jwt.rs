@@ -3,7 +3,9 @@
 //! A token is its text: header and payload are read, and who signed it is told by the oracle.
 
 use base64::Engine as _;
-use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::prelude::BASE64_STANDARD;
 use meshward_core::api::request_authentication::{HeaderLocation, JwtRule, KeySource};
 use serde_json::{Map, Value};
 
@@ -178,9 +180,10 @@ pub fn authenticate(
     if problems.iter().all(|problem| *problem == MISSING) {
         return Ok(out); // S-211
     }
+    // The alternative behind all rules, each of them or nothing, fails at the first that does, so that is told last (S-212).
     let told = problems
         .iter()
-        .rfind(|problem| ![MISSING, UNKNOWN_ISSUER].contains(problem))
+        .find(|problem| ![MISSING, UNKNOWN_ISSUER].contains(problem))
         .copied()
         .unwrap_or(UNKNOWN_ISSUER);
     Err(refusal(told, call, request, target))
@@ -456,6 +459,11 @@ fn signed(
                 .any(|name| text(&key, name).as_deref() == Some(&signer))
         });
         let fits = text(&key, "kty").as_deref() == Some(key_type(algorithm));
+        let signature = token.rsplit('.').find(|section| !section.is_empty());
+        let length = signature.and_then(loosely_decoded).map(|bytes| bytes.len());
+        if text(&key, "kty").as_deref() == Some("OKP") && length != Some(64) {
+            return Err("Jwt ED25519 signature is wrong length");
+        }
         if turned(Check::Signature, fits && by_this) {
             return Ok(());
         }
@@ -518,9 +526,7 @@ fn read(token: &str) -> Result<Parts, &'static str> {
             "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections",
         );
     };
-    let header = BASE64_URL_SAFE_NO_PAD
-        .decode(header)
-        .map_err(|_| "Jwt header is an invalid Base64url encoded")?;
+    let header = loosely_decoded(header).ok_or("Jwt header is an invalid Base64url encoded")?;
     let header: Map<String, Value> =
         serde_json::from_slice(&header).map_err(|_| "Jwt header is an invalid JSON")?;
     let Some(Value::String(algorithm)) = header.get("alg") else {
@@ -536,9 +542,7 @@ fn read(token: &str) -> Result<Parts, &'static str> {
     if header.get("kid").is_some_and(|kid| !kid.is_string()) {
         return Err("Jwt header [kid] field is not a string");
     }
-    let payload = BASE64_URL_SAFE_NO_PAD
-        .decode(payload)
-        .map_err(|_| "Jwt payload is an invalid Base64url encoded")?;
+    let payload = loosely_decoded(payload).ok_or("Jwt payload is an invalid Base64url encoded")?;
     let payload: Map<String, Value> =
         serde_json::from_slice(&payload).map_err(|_| "Jwt payload is an invalid JSON")?;
     let other_than_text = |name: &str| payload.get(name).is_some_and(|value| !value.is_string());
@@ -583,10 +587,19 @@ fn read(token: &str) -> Result<Parts, &'static str> {
     if payload.get("aud").is_some_and(|value| !is_audience(value)) {
         return Err("Jwt payload [aud] field is not a string or string list");
     }
-    if BASE64_URL_SAFE_NO_PAD.decode(signature).is_err() {
+    if loosely_decoded(signature).is_none() {
         return Err("Jwt signature is an invalid Base64url encoded");
     }
     Ok(Parts { header, payload })
+}
+
+/// Envoy's reader of base64url passes over blanks, padding and stray bits.
+fn loosely_decoded(text: &str) -> Option<Vec<u8>> {
+    let config = GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let dense: String = text.split_ascii_whitespace().collect();
+    GeneralPurpose::new(&URL_SAFE, config).decode(dense).ok()
 }
 
 fn output_headers(rule: &JwtRule) -> impl Iterator<Item = &str> {

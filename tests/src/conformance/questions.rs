@@ -141,6 +141,7 @@ fn ask(
         from: SocketAddr::new(client.ip, 0),
         sni: identity.as_ref().and(way.sni),
         identity,
+        forged: false,
         what,
     });
     Ok(())

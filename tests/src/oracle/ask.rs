@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,18 +28,26 @@ const TELLING: &[&str] = &[
     "www-authenticate",
 ];
 
-/// Asks; returns the address that the client had, by which the access log names it. `preface` comes before everything else.
+/// The loopback address of the client's family.
+fn beside(from: SocketAddr, port: u16) -> SocketAddr {
+    match from {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+    }
+}
+
+/// Asks at a port of this machine; returns the address that the client had, by which the access log names it. `preface` comes before everything else.
 pub fn ask(
     question: &Question,
     place: &Place,
-    to: SocketAddr,
+    to: u16,
     preface: &str,
     material: &Material,
 ) -> io::Result<(SocketAddr, Answer)> {
     let socket = Socket::new(Domain::for_address(question.from), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&question.from.into())?;
-    socket.connect_timeout(&to.into(), PATIENCE)?;
+    socket.connect_timeout(&beside(question.from, to).into(), PATIENCE)?;
     let mut stream: TcpStream = socket.into();
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -171,15 +179,22 @@ fn response(stream: &mut impl Read, is_head: bool) -> Answer {
 fn received(body: &str) -> Received {
     let mut lines = body.lines();
     let line = lines.next().unwrap_or_default().to_owned();
-    let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    // Envoy joins the lines of some names, which says the same (RFC 9110 §5.3).
+    let mut headers: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
         let name = name.to_ascii_lowercase();
-        if !ANEW.contains(&name.as_str()) {
-            headers
-                .entry(name)
-                .or_default()
-                .push(value.trim().to_owned());
+        let comma = if name == "cookie" { "; " } else { "," };
+        if ANEW.contains(&name.as_str()) {
+            continue;
         }
+        headers
+            .entry(name)
+            .and_modify(|values| {
+                let both = !values.is_empty() && !value.trim().is_empty();
+                values.push_str(if both { comma } else { "" });
+                values.push_str(value.trim());
+            })
+            .or_insert_with(|| value.trim().to_owned());
     }
     Received { line, headers }
 }

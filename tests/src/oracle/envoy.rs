@@ -262,7 +262,9 @@ fn listener(
     }
     Ok(json!({
         "name": format!("place-{number}"),
-        "address": address(Envoy::door(number)),
+        "address": {"socket_address": {
+            "address": "::", "port_value": Envoy::door(number).port(), "ipv4_compat": true,
+        }},
         "listener_filters": inspectors,
         "filter_chains": chains,
         // Connections that no chain takes; the others log for themselves.

@@ -13,6 +13,7 @@
 
 pub mod ask;
 pub mod compare;
+pub mod drawn;
 pub mod envoy;
 pub mod jwt;
 pub mod namespace;
@@ -63,6 +64,19 @@ impl Place {
         })
     }
 
+    /// Whether two rules that count here name the same issuer.
+    pub fn has_issuer_twice(&self) -> bool {
+        let mut issuers: Vec<&str> = self
+            .authentication
+            .iter()
+            .filter(|policy| self.counts(&policy.meta, policy.selector.as_ref(), policy.targets))
+            .flat_map(|policy| &policy.rules)
+            .map(|rule| rule.issuer.as_str())
+            .collect();
+        issuers.sort_unstable();
+        issuers.windows(2).any(|pair| pair[0] == pair[1])
+    }
+
     /// S-1 to S-5, once more: our own selection is one of the things that are asked about.
     fn counts(&self, meta: &Meta, selector: Option<&Labels>, targets: bool) -> bool {
         let in_scope =
@@ -88,6 +102,8 @@ pub struct Question {
     /// Mutual TLS with this `spiffe://…`; `None`: plain text.
     pub identity: Option<String>,
     pub sni: Option<String>,
+    /// It carries a token that was not signed as it stands.
+    pub forged: bool,
     pub what: What,
 }
 
@@ -98,6 +114,14 @@ pub enum What {
     Request(Vec<u8>),
     /// Bytes that are no HTTP.
     Bytes(Vec<u8>),
+}
+
+/// The bytes as they stand in a text.
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Request(bytes) | Self::Bytes(bytes)) = self;
+        bytes.escape_ascii().fmt(f)
+    }
 }
 
 /// What became of a question, in the words that are compared.
@@ -119,8 +143,8 @@ pub struct Answer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Received {
     pub line: String,
-    /// Lower-case names; values of one name in their order.
-    pub headers: BTreeMap<String, Vec<String>>,
+    /// Lower-case names; values of one name in their order, as one list.
+    pub headers: BTreeMap<String, String>,
 }
 
 impl fmt::Display for Answer {
@@ -131,8 +155,8 @@ impl fmt::Display for Answer {
         }
         if let Some(received) = &self.upstream {
             write!(f, "; the application got `{}`", received.line)?;
-            for (name, values) in &received.headers {
-                write!(f, ", {name}: {}", values.join(" | "))?;
+            for (name, value) in &received.headers {
+                write!(f, ", {name}: {value}")?;
             }
         }
         Ok(())

@@ -14,7 +14,8 @@ pub fn enter() -> io::Result<()> {
         return Ok(());
     }
     let script = "ip link set lo up && ip route add local 0.0.0.0/0 dev lo && \
-                  ip -6 route add local ::/0 dev lo && exec \"$@\"";
+                  ip -6 route add local ::/0 dev lo && \
+                  echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind && exec \"$@\"";
     let mut command = Command::new("unshare");
     command
         .args(["--net", "--map-root-user", "sh", "-c", script, "sh"])

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -87,7 +87,7 @@ impl Ours {
             Ok(driver)
         })
         .map_err(|error| error.to_string())?;
-        let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|e| e.to_string())?;
+        let door = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).map_err(|e| e.to_string())?;
         let address = door.local_addr().map_err(|e| e.to_string())?;
         let remote = Mutex::new(shard.remote());
         let addresses: Vec<SocketAddr> = places.iter().map(|place| place.address).collect();

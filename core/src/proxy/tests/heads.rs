@@ -138,6 +138,28 @@ fn framing_is_written_anew() {
 }
 
 #[test]
+fn a_method_that_goes_with_a_body_says_that_there_is_none() {
+    for (method, says) in [
+        ("POST", true),
+        ("PUT", true),
+        ("PATCH", true),
+        ("OPTIONS", true),
+        ("PURGE", true),
+        ("GET", false),
+        ("HEAD", false),
+        ("DELETE", false),
+        ("TRACE", false),
+    ] {
+        let mut rig = Rig::new(NO_ADMIN);
+        rig.client_sending(format!("{method} / HTTP/1.1\r\nhost: a\r\n\r\n"));
+        let app = rig.connect();
+        let got = rig.got(app);
+        let length = field(&got, "content-length");
+        assert_eq!(length, says.then_some("0"), "{method}: {got}");
+    }
+}
+
+#[test]
 fn an_answer_has_one_framing() {
     let got = answered("HTTP/1.1 200 OK\r\nContent-Length: 02\r\n\r\nok");
     assert!(got.ends_with("\r\ncontent-length: 2\r\n\r\nok"), "{got}");

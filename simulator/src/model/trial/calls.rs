@@ -7,7 +7,6 @@ use meshward_core::api::request_authentication::{JwtRule, KeySource};
 use serde_json::{Map, Value, json};
 
 use super::super::{Call, Line, Mesh, PortKind, Request, Setting, Workload, jwt, mtls, scope};
-use super::NOW;
 use super::policies::identity;
 use super::tokens::{Key, Minted, altered};
 use super::words::{self, instance, near, text};
@@ -544,7 +543,7 @@ fn add_token(
         mesh,
         workload,
         signed_by: &|_| None,
-        now: NOW,
+        now: minted.now(),
         flipped: None,
     });
     if !draft.token && !chance.one_in(6) {
@@ -648,6 +647,7 @@ fn token(
     keys: &[Key],
     minted: &mut Minted,
 ) -> String {
+    let now = minted.now();
     let mut payload = draft.payload.clone();
     let mut put = |name: &str, value: Value| {
         payload.entry(name.to_owned()).or_insert(value);
@@ -655,7 +655,7 @@ fn token(
     let issuer = rule.map_or_else(|| text(chance, &words::ISSUERS), |rule| rule.issuer.clone());
     put("iss", issuer.into());
     put("sub", text(chance, &words::SUBJECTS).into());
-    put("exp", json!(NOW + 3600));
+    put("exp", json!(now + 3600));
     for path in [["scope"], ["groups"], ["role"]] {
         if chance.one_in(3) {
             put(path[0], text(chance, &words::CLAIM_VALUES).into());
@@ -701,10 +701,10 @@ fn token(
         header.insert("kid".into(), key.kid.into());
     }
     match chance.within(0..=74) {
-        0 => drop(payload.insert("exp".into(), json!(NOW - 60))),
-        1 | 2 => drop(payload.insert("exp".into(), json!(NOW - 61))),
-        3 => drop(payload.insert("nbf".into(), json!(NOW + 60))),
-        4 | 5 => drop(payload.insert("nbf".into(), json!(NOW + 61))),
+        0 => drop(payload.insert("exp".into(), json!(now - 60))),
+        1 | 2 => drop(payload.insert("exp".into(), json!(now - 61))),
+        3 => drop(payload.insert("nbf".into(), json!(now + 60))),
+        4 | 5 => drop(payload.insert("nbf".into(), json!(now + 61))),
         6 => drop(payload.insert("iss".into(), "https://nobody.example".into())),
         7 => drop(payload.remove("sub")),
         8 => drop(payload.remove("iss")),

@@ -150,10 +150,31 @@ impl Key {
 }
 
 /// Every token that was signed, and by the material of which key.
-#[derive(Clone, Debug, Default)]
-pub struct Minted(BTreeMap<String, String>);
+#[derive(Clone, Debug)]
+pub struct Minted {
+    signed: BTreeMap<String, String>,
+    now: u64,
+}
+
+impl Default for Minted {
+    fn default() -> Self {
+        Self::at(super::NOW)
+    }
+}
 
 impl Minted {
+    /// Tokens that are shown at `now`, in seconds since 1970.
+    pub fn at(now: u64) -> Self {
+        Self {
+            signed: BTreeMap::new(),
+            now,
+        }
+    }
+
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
     /// Header and payload as they are, signed for `algorithm`.
     pub fn mint(&mut self, key: &Key, algorithm: &str, header: &Value, payload: &str) -> String {
         let text = format!(
@@ -164,14 +185,14 @@ impl Minted {
         let signature = key.sign(algorithm, &text);
         let token = format!("{text}.{}", BASE64.encode(signature));
         if key.can_sign() && key.algorithms.contains(&algorithm) {
-            self.0.insert(token.clone(), key.material.clone());
+            self.signed.insert(token.clone(), key.material.clone());
         }
         token
     }
 
     /// The material of the key that signed this very text.
     pub fn signed_by(&self, token: &str) -> Option<String> {
-        self.0.get(token).cloned()
+        self.signed.get(token).cloned()
     }
 }
 
