@@ -205,7 +205,7 @@ fn escape(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let [b'%', high, low, rest @ ..] = bytes else {
         return None;
     };
-    Some((hex(*high)? << 4 | hex(*low)?, rest))
+    Some((hex(*high)? * 16 + hex(*low)?, rest))
 }
 
 fn hex(digit: u8) -> Option<u8> {
