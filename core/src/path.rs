@@ -275,7 +275,7 @@ fn canonical(path: &[u8], spare: usize) -> Result<Vec<u8>, PathError> {
             } else if let Some(after_segment) = dot(after_dot).and_then(end_of_segment) {
                 rest = after_segment;
                 drop_segment(&mut out);
-                stray = stray.filter(|at| *at < out.len());
+                stray = None;
             } else {
                 out.push(b'.');
             }

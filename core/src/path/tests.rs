@@ -120,6 +120,8 @@ fn a_stray_percent_sign_never_becomes_an_escape() {
         ("/%%34/1", "/%4/1"),
         ("/%%7e1", "/%~1"),
         ("/x%/../%41", "/A"),
+        ("/x%/../ab%411", "/abA1"),
+        ("/%/x/../%411", "/%/A1"),
         ("/%%", "/%%"),
     ] {
         assert_eq!(text(sent, Normalization::Base, true), base, "{sent}");
@@ -148,6 +150,7 @@ fn parameters_of_dot_segments_are_stripped_if_asked() {
         (r"/x\..;/y", "/x/..;/y", "/x/..;/y"),
         (r"/x/..;a\b/y", "/y", "/x/..;a/b/y"),
         ("/a..;/b", "/a..;/b", "/a..;/b"),
+        (".;", "/", "/.;"),
     ] {
         assert_eq!(text(sent, Normalization::Base, true), stripped, "{sent}");
         assert_eq!(text(sent, Normalization::Base, false), kept, "{sent}");

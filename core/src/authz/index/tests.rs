@@ -36,12 +36,28 @@ fn asked_with(
 ) -> usize {
     let policy = policy(Action::Deny, "d", rules);
     let rules = compile(&[&policy], &MeshConfig::default(), Layer::Http);
+    let mut asked = Asked::default();
+    evaluate(
+        &rules,
+        &request(principal, path, fields, claims),
+        &mut |_| {},
+        &mut asked,
+    );
+    asked.0
+}
+
+fn request<'a>(
+    principal: &'a str,
+    path: &'a str,
+    fields: Fields<'a>,
+    claims: Option<&'a Claims>,
+) -> Attributes<'a> {
     let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let attributes = Attributes {
+    Attributes {
         principal: Some(principal),
         source_ip: peer,
         remote_ip: peer,
-        destination_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        destination_ip: peer,
         destination_port: 8080,
         sni: Some("api.shop"),
         http: Some(HttpAttributes {
@@ -51,10 +67,7 @@ fn asked_with(
             fields,
             claims,
         }),
-    };
-    let mut asked = Asked::default();
-    evaluate(&rules, &attributes, &mut |_| {}, &mut asked);
-    asked.0
+    }
 }
 
 fn thousand(rule: impl Fn(usize) -> api::Rule) -> Vec<api::Rule> {
@@ -213,6 +226,33 @@ fn rules_without_a_key_are_always_asked() {
         rule.to.push(operation);
     }
     assert_eq!(asked(rules, "td/ns/a/sa/b", "/x"), 4);
+}
+
+#[test]
+fn a_rule_that_is_found_twice_is_asked_once() {
+    let mut rule = to(paths(&["/x"]));
+    rule.to.push(methods(&["GET"]));
+    assert_eq!(asked(vec![rule.clone()], "td/ns/a/sa/b", "/x"), 1);
+    assert_eq!(asked(vec![rule], "td/ns/a/sa/b", "/y"), 1);
+}
+
+#[test]
+fn without_the_index_every_rule_is_asked() {
+    let policy = policy(
+        Action::Deny,
+        "d",
+        thousand(|i| from(principals(&[&format!("td/ns/a/sa/s{i}")]))),
+    );
+    let rules = compile(&[&policy], &MeshConfig::default(), Layer::Http).without_index();
+    let mut asked = Asked::default();
+    let decision = evaluate(
+        &rules,
+        &request("td", "/", Fields::listed(&[]), None),
+        &mut |_| {},
+        &mut asked,
+    );
+    assert!(decision.is_allowed());
+    assert_eq!(asked.0, 1000);
 }
 
 /// Rules that match nothing, each with one of these sources.
