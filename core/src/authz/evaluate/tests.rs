@@ -290,6 +290,34 @@ fn the_nearest_miss_is_of_an_allow_rule_that_could_match() {
 }
 
 #[test]
+fn an_explanation_goes_on_where_the_answer_is_known() {
+    let mut rule = from(namespaces(&["stock"]));
+    rule.from.push(namespaces(&["foo"]));
+    rule.to = vec![methods(&["POST"])];
+    rule.to[0].paths = vec!["/x".into()];
+    rule.when = when("destination.port", &["8080"], &[]).when;
+    let policies = [policy(Action::Deny, "d", vec![rule, anything()])];
+    let (_, explanation) = explain(&rules(&policies), &get(Some(CLIENT), "/"));
+    let answers = explanation.rules.iter().map(|rule| {
+        let alternatives = rule.alternatives.iter().map(|alternative| {
+            let comparisons = alternative.comparisons.iter();
+            comparisons.map(|c| c.matched).collect::<Vec<_>>()
+        });
+        (rule.matched, alternatives.collect::<Vec<_>>())
+    });
+    assert_eq!(
+        answers.collect::<Vec<_>>(),
+        [
+            (
+                false,
+                vec![vec![true], vec![false], vec![false, false], vec![true]]
+            ),
+            (true, vec![]),
+        ]
+    );
+}
+
+#[test]
 fn an_explanation_says_what_every_rule_of_every_action_said() {
     let mut custom = policy(Action::Custom, "c", vec![to(ports(&["9"]))]);
     custom.provider = Some("ext".into());
