@@ -163,6 +163,7 @@ fn a_service_account_may_stand_among_other_segments() {
         "td/ns/ns/stock/sa/client",
         "td/ns/stock/ns/stock/sa/client",
         "td/ns/x/ns/stock/sa/client",
+        "td/ns/x/ns/y/ns/stock/sa/client",
         "td/ns/stockx/ns/stock/sa/client",
         "td/ns/stock/sa/clientx/sa/client",
         "td/ns/stock/xsa/client/sa/client",
