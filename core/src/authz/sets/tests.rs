@@ -24,6 +24,9 @@ fn a_set_of_blocks_holds_what_one_of_them_holds() {
     ] {
         assert_eq!(set.hold(ip.parse().expect("an address")), held, "{ip}");
     }
+    let listed: Vec<_> = set.as_slice().iter().map(IpNet::to_string).collect();
+    let disjoint = ["10.0.0.0/8", "192.0.2.1/32", "192.0.2.3/32", "::1/128"];
+    assert_eq!(listed, disjoint);
     assert!(!Blocks::new(&[]).hold(IpAddr::from([0, 0, 0, 0])));
 }
 
@@ -181,11 +184,12 @@ fn a_set_of_texts_tells_what_it_has_for_each_form() {
 
 #[test]
 fn a_set_of_namespaces_tells_a_segment_for_each_pattern() {
-    let set = Namespaces::new(&["b", "a", "c*", "d/e", "a"].map(str::to_owned));
+    let set = Namespaces::new(&["b", "a", "c*", "d/e", "a", "f"].map(str::to_owned));
     let segments: Vec<_> = set.segments().collect();
     use Segment::{Begins, Is};
-    assert_eq!(segments, [Is("a"), Is("b"), Begins("c"), Is("d")]);
-    assert_eq!(set.len(), 4);
+    let expected = [Is("a"), Is("b"), Is("f"), Begins("c"), Is("d")];
+    assert_eq!(segments, expected);
+    assert_eq!(set.len(), 5);
     assert_eq!(Namespaces::new(&[]).len(), 0);
 }
 
