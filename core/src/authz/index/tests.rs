@@ -360,7 +360,9 @@ fn of_a_thousand_values_of_a_header_those_of_each_line_are_asked() {
 
 #[test]
 fn of_a_thousand_values_of_a_claim_those_in_the_token_are_asked() {
-    let claims = token(r#"{"iss": "i", "sub": "s7", "groups": ["g3", 4, "g5"], "a": {"b": "c6"}}"#);
+    let claims = token(
+        r#"{"iss": "i", "sub": "s7", "groups": ["g3", 4, "g5"], "a": {"b": "c6", "n7": "x"}}"#,
+    );
     let asked =
         |rules: Vec<api::Rule>| asked_with(rules, "td", "/", Fields::listed(&[]), Some(&claims));
     let groups = "request.auth.claims[groups]";
@@ -379,8 +381,10 @@ fn of_a_thousand_values_of_a_claim_those_in_the_token_are_asked() {
         asked(conditions("request.auth.principal", |i| format!("i{i}/*"))),
         0
     );
-    let names = thousand(|i| when(&format!("request.auth.claims[a][n{i}]"), &["x"], &[]));
-    assert_eq!(asked(names), 0);
+    let names =
+        |value: &str| thousand(|i| when(&format!("request.auth.claims[a][n{i}]"), &[value], &[]));
+    assert_eq!(asked(names("x")), 1);
+    assert_eq!(asked(names("y")), 0);
 }
 
 #[test]
