@@ -278,7 +278,7 @@ fn is_token(byte: &u8) -> bool {
 
 /// A path, `*`, an absolute URI, or anything after CONNECT (RFC 9112 §3.2); `whole`, or the beginning of one.
 fn is_target(method: &[u8], target: &[u8], whole: bool) -> bool {
-    let (scheme, rest) = until(target, |b| {
+    let (_, rest) = until(target, |b| {
         !(b.is_ascii_alphanumeric() || b"+-.".contains(b))
     });
     match target {
@@ -287,7 +287,7 @@ fn is_target(method: &[u8], target: &[u8], whole: bool) -> bool {
         _ if method == b"CONNECT" => true,
         [first, ..] => {
             let begun = !whole && b"://".starts_with(rest);
-            first.is_ascii_alphabetic() && !scheme.is_empty() && (begun || rest.starts_with(b"://"))
+            first.is_ascii_alphabetic() && (begun || rest.starts_with(b"://"))
         }
     }
 }

@@ -205,7 +205,7 @@ fn escape(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let [b'%', high, low, rest @ ..] = bytes else {
         return None;
     };
-    Some((hex(*high)? << 4 | hex(*low)?, rest))
+    Some((hex(*high)? * 16 + hex(*low)?, rest))
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -275,7 +275,7 @@ fn canonical(path: &[u8], spare: usize) -> Result<Vec<u8>, PathError> {
             } else if let Some(after_segment) = dot(after_dot).and_then(end_of_segment) {
                 rest = after_segment;
                 drop_segment(&mut out);
-                stray = stray.filter(|at| *at < out.len());
+                stray = None;
             } else {
                 out.push(b'.');
             }

@@ -112,6 +112,42 @@ fn an_app_speaks_first_only_where_nothing_but_plain_bytes_is_served() {
 }
 
 #[test]
+fn a_connection_begins_nothing_new_against_the_mode_of_its_port() {
+    // S-26; columns: plaintext, our TLS.
+    for (mode, expected) in [
+        (Mode::Strict, [false, true]),
+        (Mode::Permissive, [true, true]),
+        (Mode::Disable, [true, false]),
+    ] {
+        let taken = [false, true].map(|terminated| still_takes(mode, terminated));
+        assert_eq!(taken, expected, "{mode:?}");
+    }
+}
+
+#[test]
+fn what_the_app_sends_to_an_undeclared_port_is_http_or_opaque() {
+    // S-69.
+    let plain = |bytes: &[u8]| outbound(FirstBytes::Plain(first_plain_kind(bytes)));
+    assert_eq!(plain(b"GET / HTTP/1.1\r\n"), Accept::Http);
+    assert_eq!(plain(b"GET / HTTP/1.0\r\n"), Accept::Tcp);
+    assert_eq!(plain(b"\0"), Accept::Tcp);
+    assert_eq!(plain(b"GET /"), Accept::NeedMore);
+    let own_tls = FirstBytes::tls(HTTP.iter().copied());
+    assert_eq!(outbound(own_tls), Accept::Tcp);
+    assert_eq!(outbound(FirstBytes::NeedMore), Accept::NeedMore);
+}
+
+#[test]
+fn several_names_for_http_stand_for_http() {
+    let offered: [&[u8]; 2] = [b"istio-http/1.1", b"istio-http/1.0"];
+    let both = FirstBytes::Tls {
+        first: Some(Carries::Http),
+        http: true,
+    };
+    assert_eq!(FirstBytes::tls(offered), both);
+}
+
+#[test]
 fn first_lines_are_told_apart() {
     use PlainKind::{Http2Preface, Http10, Http11, Other, Undecided, UndecidedPreface};
     for (sent, kind) in [
@@ -122,6 +158,7 @@ fn first_lines_are_told_apart() {
         ("M-SEARCH * HTTP/1.1\r\n", Http11),
         ("OPTIONS * HTTP/1.1\r\n", Http11),
         ("GET http://h/ HTTP/1.1\r\n", Http11),
+        ("GET a1+-.://h/ HTTP/1.1\r\n", Http11),
         ("CONNECT h:443 HTTP/1.1\r\n", Http11),
         ("GET /\\|\"<> HTTP/1.1\r\n", Http11),
         ("GET / HTTP/1.0\r\n", Http10),
@@ -139,6 +176,7 @@ fn first_lines_are_told_apart() {
         ("GET /a", Undecided),
         ("GET http:/", Undecided),
         ("GET / HT", Undecided),
+        ("GET / HTTP/1", Undecided),
         ("GET / HTTP/1.", Undecided),
         ("GET / HTTP/1.1\r", Undecided),
         ("\r\nGET / HTTP/1.1\r\n", Other),
@@ -156,6 +194,14 @@ fn first_lines_are_told_apart() {
         ("GET / HTTP/1.1x", Other),
         ("GET / HTTP/11\r\n", Other),
         ("GET / HTTP/1\r\n", Other),
+        ("GET / HTTP/1.\r", Other),
+        ("GET / HTTP/x.1\r\n", Other),
+        ("GET / HTTP/1.x\r\n", Other),
+        ("GET / HTTP/x", Other),
+        ("GET / HTTP/x.", Other),
+        ("GET 1://h/ HTTP/1.1\r\n", Other),
+        ("GET +://h/ HTTP/1.1\r\n", Other),
+        ("GET ://h/ HTTP/1.1\r\n", Other),
         ("GET / HTTP/\r\n", Other),
         ("GET / HT\r\n", Other),
         ("GET / HT x", Other),

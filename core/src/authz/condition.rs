@@ -119,6 +119,32 @@ mod tests {
     }
 
     #[test]
+    fn every_name_is_a_key_of_its_own_and_some_are_of_http() {
+        use Key::*;
+        for (key, expected, is_of_http) in [
+            ("source.ip", SourceIp, false),
+            ("remote.ip", RemoteIp, false),
+            ("source.namespace", SourceNamespace, false),
+            ("source.principal", SourcePrincipal, false),
+            ("source.serviceAccount", SourceServiceAccount, false),
+            ("source.trustDomain", SourceTrustDomain, false),
+            ("request.auth.principal", RequestPrincipal, true),
+            ("request.auth.audiences", Key::claim("aud"), true),
+            ("request.auth.claims[a]", Key::claim("a"), true),
+            ("request.headers[x]", Header(Name::new("x")), true),
+            ("request.headers[:method]", Method, true),
+            ("request.headers[:authority]", Authority, true),
+            ("destination.ip", DestinationIp, false),
+            ("destination.port", DestinationPort, false),
+            ("connection.sni", ServerName, false),
+            ("experimental.envoy.filters.a[b]", Metadata, false),
+        ] {
+            assert_eq!(expected.is_of_http(), is_of_http, "{key} (S-155)");
+            assert_eq!(Key::parse(key), Some(expected), "{key} (S-143)");
+        }
+    }
+
+    #[test]
     fn brackets_lead_into_a_token() {
         for (key, names) in [
             ("request.auth.claims[iss]", &["iss"][..]),

@@ -98,6 +98,7 @@ mod tests {
     #[test]
     fn a_denial_names_its_rule_or_none() {
         let policy = id("shop", "deny all", 0);
+        assert_eq!(policy.to_string(), "ns[shop]-policy[deny all]-rule[0]");
         assert_eq!(
             denial_details(Some(&policy)),
             "rbac_access_denied_matched_policy[ns[shop]-policy[deny_all]-rule[0]]",

@@ -181,6 +181,19 @@ mod tests {
     }
 
     #[test]
+    fn a_template_begins_with_its_first_literal() {
+        for (template, prefix) in [
+            ("/a/b/{*}/c", "/a/b/"),
+            ("/{**}", "/"),
+            ("{*}/a", ""),
+            ("{**}/a", ""),
+        ] {
+            let template = Template::parse(template).expect("a valid template");
+            assert_eq!(template.literal_prefix(), prefix.as_bytes());
+        }
+    }
+
+    #[test]
     fn escapes_are_compared_as_text() {
         assert!(takes("/caf%C3%A9/{*}", "/caf%C3%A9/noir"));
         assert!(!takes("/caf%C3%A9/{*}", "/caf%c3%a9/noir"), "S-142");

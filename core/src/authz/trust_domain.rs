@@ -119,6 +119,18 @@ mod tests {
     }
 
     #[test]
+    fn stars_on_either_side_name_a_known_trust_domain() {
+        for (known, principal, expected) in [
+            (["new", "old-td"], "old*/ns/a/sa/b", ["new", "old-td"]),
+            (["new", "old*"], "old-td/ns/a/sa/b", ["new", "old*"]),
+            (["new", "*-td"], "old-td/ns/a/sa/b", ["new", "*-td"]),
+        ] {
+            let written = expected.map(|domain| format!("{domain}/ns/a/sa/b"));
+            assert_eq!(principals(&known, principal), written, "{principal} (S-88)");
+        }
+    }
+
+    #[test]
     fn trust_domains_stand_for_each_other_and_cluster_local_for_nothing() {
         let values = |value: &str| expand_trust_domains(&["td2", "td1"], &[value.to_owned()]);
         assert_eq!(values("td1"), ["td2", "td1"]);

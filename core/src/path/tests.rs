@@ -120,6 +120,8 @@ fn a_stray_percent_sign_never_becomes_an_escape() {
         ("/%%34/1", "/%4/1"),
         ("/%%7e1", "/%~1"),
         ("/x%/../%41", "/A"),
+        ("/x%/../ab%411", "/abA1"),
+        ("/%/x/../%411", "/%/A1"),
         ("/%%", "/%%"),
     ] {
         assert_eq!(text(sent, Normalization::Base, true), base, "{sent}");
@@ -148,6 +150,7 @@ fn parameters_of_dot_segments_are_stripped_if_asked() {
         (r"/x\..;/y", "/x/..;/y", "/x/..;/y"),
         (r"/x/..;a\b/y", "/y", "/x/..;a/b/y"),
         ("/a..;/b", "/a..;/b", "/a..;/b"),
+        (".;", "/", "/.;"),
     ] {
         assert_eq!(text(sent, Normalization::Base, true), stripped, "{sent}");
         assert_eq!(text(sent, Normalization::Base, false), kept, "{sent}");
@@ -255,6 +258,60 @@ fn a_normal_path_is_lent() {
             let out = normalize(sent.as_bytes(), mode, true);
             assert!(matches!(out, Ok(Cow::Borrowed(_))), "{sent} {mode:?}");
         }
+    }
+}
+
+#[test]
+fn one_look_is_enough_for_most_paths_in_normal_form() {
+    let look = |sent: &str, mode| {
+        let scanned = scan(sent.as_bytes(), mode).expect("printable bytes");
+        (scanned.end, scanned.normal)
+    };
+    for sent in [
+        "/",
+        "/a/b.c/.d/x..y/z.",
+        "/x;/y;.",
+        "/.~/.-/.a",
+        "/a%20b%c3%a9/%25%3b",
+        "/a?b//../.%41%2f%00|",
+        "/a?/./#b",
+        "/a/b#/../",
+    ] {
+        let end = sent.find('#').unwrap_or(sent.len());
+        for mode in MODES {
+            assert_eq!(look(sent, mode), (end, true), "{sent} {mode:?}");
+        }
+    }
+    for sent in [
+        "/...", "/..c", "/.;", "/.%", "/a|b", "a/b", "/%41", "/%0", "/%00",
+    ] {
+        for mode in MODES {
+            let unchanged = mode == Normalization::None;
+            assert_eq!(look(sent, mode), (sent.len(), unchanged), "{sent} {mode:?}");
+        }
+    }
+    assert_eq!(look("/a//b", Normalization::Base), (5, true));
+    assert_eq!(look("/a//b", Normalization::MergeSlashes), (5, false));
+}
+
+#[test]
+fn escapes_of_slashes_are_in_normal_form_unless_they_are_to_be_decoded() {
+    for sent in ["/a%2fb", "/a%5Cb"] {
+        for mode in MODES {
+            let scanned = scan(sent.as_bytes(), mode).expect("printable bytes");
+            let kept = mode != Normalization::DecodeAndMergeSlashes;
+            assert_eq!(scanned.normal, kept, "{sent} {mode:?} (S-181)");
+        }
+    }
+}
+
+#[test]
+fn a_request_line_carries_what_begins_with_a_slash_and_is_printable() {
+    for target in ["/", "/a?b#c", "/~!\"<>%zz"] {
+        assert!(acceptable(target.as_bytes()), "{target} (S-182)");
+    }
+    for target in ["*", "a/", "http://h/", "/a b"] {
+        assert!(!acceptable(target.as_bytes()), "{target} (S-182)");
     }
 }
 

@@ -273,3 +273,26 @@ fn an_empty_rule_matches_everything() {
         }
     }
 }
+
+#[test]
+fn rules_in_force_are_counted_and_those_without_a_policy_are_none() {
+    let mesh = MeshConfig::default();
+    assert!(compile(&[], &mesh, Layer::Http).is_empty());
+    let actions = [Action::Allow, Action::Audit, Action::Custom, Action::Deny];
+    for action in actions {
+        let mut one = policy(action, "p", vec![]);
+        let rules = compiled(&one, Layer::Http);
+        assert_eq!(rules.len(), 1, "the rule that matches nothing (S-112)");
+        assert!(!rules.is_empty());
+        one.dry_run = true;
+        let is_enforced = matches!(action, Action::Audit | Action::Custom);
+        let rules = compiled(&one, Layer::Http);
+        assert_eq!(rules.is_empty(), !is_enforced, "{action:?} (S-163)");
+    }
+    let policies: Vec<_> = (2..)
+        .zip(actions)
+        .map(|(count, action)| policy(action, "p", vec![anything(); count]))
+        .collect();
+    let policies: Vec<_> = policies.iter().collect();
+    assert_eq!(compile(&policies, &mesh, Layer::Tcp).len(), 2 + 3 + 4 + 5);
+}

@@ -8,7 +8,7 @@ use crate::authz::HttpAttributes;
 use crate::authz::compile::compile;
 use crate::authz::listener::{Actual, Field};
 use crate::authz::test_policies::{
-    anything, from, methods, namespaces, paths, policy, to, token, when,
+    anything, from, methods, namespaces, paths, policy, ports, to, token, when,
 };
 use crate::http::head::Fields;
 
@@ -256,6 +256,91 @@ ALLOW ns[shop]-policy[a]-rule[1] does not match (test.yaml:7:3)
     - paths [/y] against `/z`
 nearest: ns[shop]-policy[a]-rule[1] at test.yaml:7:3
   - paths [/x] against `/z`
+"
+    );
+}
+
+#[test]
+fn of_rules_that_are_found_by_other_fields_the_first_is_reported() {
+    let rules = vec![to(methods(&["GET"])), from(namespaces(&["stock"]))];
+    for rules in [rules.clone(), rules.into_iter().rev().collect()] {
+        let deny = [policy(Action::Deny, "d", rules)];
+        let request = get(Some(CLIENT), "/");
+        assert_eq!(judge(&deny, &request), "denied: [ d 0]]", "S-117");
+    }
+}
+
+#[test]
+fn the_nearest_miss_is_of_an_allow_rule_that_could_match() {
+    let mut far = from(namespaces(&["foo"]));
+    far.to = vec![methods(&["POST"])];
+    let void = when("request.time", &["y"], &[]);
+    let policies = [
+        policy(Action::Allow, "a", vec![void, far]),
+        policy(Action::Deny, "d", vec![to(paths(&["/x"]))]),
+    ];
+    let rules = rules(&policies);
+    let (_, explanation) = explain(&rules, &get(Some(CLIENT), "/"));
+    let nearest = explanation.nearest_miss().expect("an ALLOW rule missed");
+    assert_eq!(nearest.id.as_str(), "ns[shop]-policy[a]-rule[1]");
+    let fields: Vec<_> = nearest.misses().map(|miss| miss.field).collect();
+    assert_eq!(fields, [Field::Namespaces, Field::Methods]);
+    let (_, explanation) = explain(&rules, &get(Some(CLIENT), "/x"));
+    assert_eq!(explanation.nearest_miss(), None, "a DENY rule decided");
+}
+
+#[test]
+fn an_explanation_goes_on_where_the_answer_is_known() {
+    let mut rule = from(namespaces(&["stock"]));
+    rule.from.push(namespaces(&["foo"]));
+    rule.to = vec![methods(&["POST"])];
+    rule.to[0].paths = vec!["/x".into()];
+    rule.when = when("destination.port", &["8080"], &[]).when;
+    let policies = [policy(Action::Deny, "d", vec![rule, anything()])];
+    let (_, explanation) = explain(&rules(&policies), &get(Some(CLIENT), "/"));
+    let answers = explanation.rules.iter().map(|rule| {
+        let alternatives = rule.alternatives.iter().map(|alternative| {
+            let comparisons = alternative.comparisons.iter();
+            comparisons.map(|c| c.matched).collect::<Vec<_>>()
+        });
+        (rule.matched, alternatives.collect::<Vec<_>>())
+    });
+    assert_eq!(
+        answers.collect::<Vec<_>>(),
+        [
+            (
+                false,
+                vec![vec![true], vec![false], vec![false, false], vec![true]]
+            ),
+            (true, vec![]),
+        ]
+    );
+}
+
+#[test]
+fn an_explanation_says_what_every_rule_of_every_action_said() {
+    let mut custom = policy(Action::Custom, "c", vec![to(ports(&["9"]))]);
+    custom.provider = Some("ext".into());
+    let policies = [
+        policy(Action::Allow, "a", vec![]),
+        policy(Action::Deny, "d", vec![to(paths(&["/x"]))]),
+        policy(Action::Audit, "u", vec![anything()]),
+        custom,
+    ];
+    let (_, explanation) = explain(&rules(&policies), &get(None, "/"));
+    assert_eq!(
+        explanation.to_string(),
+        "\
+denied: rbac_access_denied_matched_policy[none]
+CUSTOM istio-ext-authz-ext-ns[shop]-policy[c]-rule[0]-deny-due-to-bad-CUSTOM-action does not match (test.yaml:7:3)
+  to
+    - ports [9] against 8080
+AUDIT ns[shop]-policy[u]-rule[0] matches (test.yaml:7:3)
+DENY ns[shop]-policy[d]-rule[0] does not match (test.yaml:7:3)
+  to
+    - paths [/x] against `/`
+ALLOW ns[shop]-policy[a]-rule[0] does not match (test.yaml:1:3)
+  the policy has no rules
 "
     );
 }

@@ -23,6 +23,16 @@ fn a_star_takes_a_header_without_a_value_and_none_a_missing_one() {
 }
 
 #[test]
+fn names_are_ordered_by_length_and_then_by_their_bytes() {
+    let names = ["b", "C", "aa", "x-user", "x-uses"].map(Name::new);
+    assert!(names.is_sorted());
+    for pair in names.windows(2) {
+        assert_eq!(pair[1].partial_cmp(&pair[0]), Some(Ordering::Greater));
+    }
+    assert_eq!(Name::new("X-User").order_of(b"x-uSER"), Ordering::Equal);
+}
+
+#[test]
 fn lines_of_one_name_are_looked_at_one_by_one() {
     let lines: &[Line] = &[(b"x-role", b"user"), (b"x-role", b"admin")];
     for pattern in ["user", "admin", "ad*", "*er"] {
@@ -79,6 +89,8 @@ fn lines_are_printed_and_credentials_are_not() {
         (b"authorization", b"Bearer secret"),
         (b"cookie", b"session=1"),
         (b"x-jwt", b"eyJhbGciOiJub25lIn0.e30.c2ln"),
+        (b"x-version", b"1.2.3"),
+        (b"x-word", b"eyJ"),
         (b"accept", b"a"),
         (b"accept", b"b"),
     ];
@@ -87,6 +99,8 @@ fn lines_are_printed_and_credentials_are_not() {
         ("authorization", "13 bytes"),
         ("cookie", "9 bytes"),
         ("x-jwt", "28 bytes"),
+        ("x-version", "`1.2.3`"),
+        ("x-word", "`eyJ`"),
         ("accept", "`a`,`b`"),
         ("y", "absent"),
     ] {

@@ -36,12 +36,28 @@ fn asked_with(
 ) -> usize {
     let policy = policy(Action::Deny, "d", rules);
     let rules = compile(&[&policy], &MeshConfig::default(), Layer::Http);
+    let mut asked = Asked::default();
+    evaluate(
+        &rules,
+        &request(principal, path, fields, claims),
+        &mut |_| {},
+        &mut asked,
+    );
+    asked.0
+}
+
+fn request<'a>(
+    principal: &'a str,
+    path: &'a str,
+    fields: Fields<'a>,
+    claims: Option<&'a Claims>,
+) -> Attributes<'a> {
     let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let attributes = Attributes {
+    Attributes {
         principal: Some(principal),
         source_ip: peer,
         remote_ip: peer,
-        destination_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        destination_ip: peer,
         destination_port: 8080,
         sni: Some("api.shop"),
         http: Some(HttpAttributes {
@@ -51,10 +67,7 @@ fn asked_with(
             fields,
             claims,
         }),
-    };
-    let mut asked = Asked::default();
-    evaluate(&rules, &attributes, &mut |_| {}, &mut asked);
-    asked.0
+    }
 }
 
 fn thousand(rule: impl Fn(usize) -> api::Rule) -> Vec<api::Rule> {
@@ -215,6 +228,33 @@ fn rules_without_a_key_are_always_asked() {
     assert_eq!(asked(rules, "td/ns/a/sa/b", "/x"), 4);
 }
 
+#[test]
+fn a_rule_that_is_found_twice_is_asked_once() {
+    let mut rule = to(paths(&["/x"]));
+    rule.to.push(methods(&["GET"]));
+    assert_eq!(asked(vec![rule.clone()], "td/ns/a/sa/b", "/x"), 1);
+    assert_eq!(asked(vec![rule], "td/ns/a/sa/b", "/y"), 1);
+}
+
+#[test]
+fn without_the_index_every_rule_is_asked() {
+    let policy = policy(
+        Action::Deny,
+        "d",
+        thousand(|i| from(principals(&[&format!("td/ns/a/sa/s{i}")]))),
+    );
+    let rules = compile(&[&policy], &MeshConfig::default(), Layer::Http).without_index();
+    let mut asked = Asked::default();
+    let decision = evaluate(
+        &rules,
+        &request("td", "/", Fields::listed(&[]), None),
+        &mut |_| {},
+        &mut asked,
+    );
+    assert!(decision.is_allowed());
+    assert_eq!(asked.0, 1000);
+}
+
 /// Rules that match nothing, each with one of these sources.
 fn sources(of: impl Fn(usize) -> Source) -> Vec<api::Rule> {
     thousand(|i| api::Rule {
@@ -267,7 +307,15 @@ fn of_a_thousand_accounts_of_one_namespace_one_is_asked() {
     assert_eq!(asked(rules.clone(), "td/ns/a/x/sa/s5/y", "/"), 1);
     assert_eq!(asked(rules.clone(), "td/ns/b/sa/s5", "/"), 0);
     let many = format!("td{}/sa/s5", "/ns/a/sa/s6".repeat(20));
-    assert_eq!(asked(rules, &many, "/"), 1000, "a made-up principal");
+    assert_eq!(
+        asked(rules.clone(), &many, "/"),
+        1000,
+        "a made-up principal"
+    );
+    let sixteen = "td/ns/a/sa/s6/ns/b/sa/x/ns/c/sa/y/ns/d/sa/z";
+    assert_eq!(asked(rules.clone(), sixteen, "/"), 1);
+    let twenty = format!("{sixteen}/ns/e");
+    assert_eq!(asked(rules, &twenty, "/"), 1000);
 }
 
 #[test]
@@ -298,14 +346,23 @@ fn of_a_thousand_values_of_a_header_those_of_each_line_are_asked() {
     assert_eq!(asked(&rules, &[(b"X-77", b"other"), (b"x-78", b"w")]), 0);
     assert_eq!(asked(&rules, &[(b"X-77", b"v")]), 1);
 
-    let rules = conditions("request.headers[cookie]", |i| format!("a={i}; b"));
-    let cookies: [(&[u8], &[u8]); 2] = [(b"cookie", b"a=7"), (b"cookie", b"b")];
+    let rules = conditions("request.headers[cookie]", |i| format!("a={i}; b; c"));
+    let cookies: [(&[u8], &[u8]); 4] = [
+        (b"x", b"y"),
+        (b"cookie", b"a=7"),
+        (b"Cookie", b"b"),
+        (b"cookie", b"c"),
+    ];
     assert_eq!(asked(&rules, &cookies), 1, "one value, looked up once");
+    assert_eq!(asked(&rules, &cookies[1..]), 1);
+    assert_eq!(asked(&rules, &cookies[..3]), 0);
 }
 
 #[test]
 fn of_a_thousand_values_of_a_claim_those_in_the_token_are_asked() {
-    let claims = token(r#"{"iss": "i", "sub": "s7", "groups": ["g3", 4, "g5"], "a": {"b": "c6"}}"#);
+    let claims = token(
+        r#"{"iss": "i", "sub": "s7", "groups": ["g3", 4, "g5"], "a": {"b": "c6", "n7": "x"}}"#,
+    );
     let asked =
         |rules: Vec<api::Rule>| asked_with(rules, "td", "/", Fields::listed(&[]), Some(&claims));
     let groups = "request.auth.claims[groups]";
@@ -324,8 +381,10 @@ fn of_a_thousand_values_of_a_claim_those_in_the_token_are_asked() {
         asked(conditions("request.auth.principal", |i| format!("i{i}/*"))),
         0
     );
-    let names = thousand(|i| when(&format!("request.auth.claims[a][n{i}]"), &["x"], &[]));
-    assert_eq!(asked(names), 0);
+    let names =
+        |value: &str| thousand(|i| when(&format!("request.auth.claims[a][n{i}]"), &[value], &[]));
+    assert_eq!(asked(names("x")), 1);
+    assert_eq!(asked(names("y")), 0);
 }
 
 #[test]
@@ -382,6 +441,35 @@ fn of_a_thousand_rules_that_share_each_field_the_fields_together_find_one() {
         );
         assert_eq!(asked, expected, "{principal}");
     }
+}
+
+/// How many rules are asked of those for one principal: so many that demand nothing else that can be looked up, and so many
+/// that demand a path, which more rules demand than that principal.
+fn asked_of_a_crowd(without_path: usize, with_path: usize) -> usize {
+    let not_get = |path: &[&str]| Operation {
+        paths: texts(path),
+        not_methods: texts(&["GET"]),
+        ..Operation::default()
+    };
+    let rule = |principal: &str, path: &[&str]| api::Rule {
+        to: vec![not_get(path)],
+        ..from(principals(&[principal]))
+    };
+    let mut rules = vec![rule("td/crowd", &[]); without_path];
+    for i in 0..with_path {
+        let path = format!("/{i}");
+        rules.push(rule("td/crowd", &[&path]));
+        rules.extend((0..20).map(|other| rule(&format!("td/{i}/{other}"), &[&path])));
+    }
+    asked(rules, "td/crowd", "/1")
+}
+
+#[test]
+fn a_crowd_is_told_apart_where_that_leaves_half_of_it() {
+    assert_eq!(asked_of_a_crowd(0, CROWD - 1), CROWD - 1, "no crowd");
+    assert_eq!(asked_of_a_crowd(0, CROWD), 1);
+    assert_eq!(asked_of_a_crowd(CROWD / 2, CROWD / 2), CROWD / 2 + 1);
+    assert_eq!(asked_of_a_crowd(CROWD / 2 + 1, CROWD / 2 - 1), CROWD);
 }
 
 /// Each principal of the lists leads to an index of its own; were the lists gone through again for each, this would not end.

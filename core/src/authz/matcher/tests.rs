@@ -40,6 +40,8 @@ fn a_lone_star_for_a_header_takes_the_empty_value() {
     assert!(Text::of_header("*").matches(b""), "S-124");
     assert!(Text::of_header("*").matches_any_case(b""));
     assert!(!Text::of_header("*T").matches(b""));
+    let value = Text::of_value("*");
+    assert!(value.matches_any_case(b"a") && !value.matches_any_case(b""));
 }
 
 #[test]
@@ -97,6 +99,35 @@ fn a_trust_domain_named_ns_is_taken_for_the_key() {
     assert!(namespace("*", "ns/a/b"));
 }
 
+#[test]
+fn a_namespace_pattern_says_what_the_segment_behind_ns_is_or_begins_with() {
+    use Segment::{Begins, Is};
+    for (pattern, segment) in [
+        ("stock", Is("stock")),
+        ("", Is("")),
+        ("a/b", Is("a")),
+        ("a/b*", Is("a")),
+        ("a/*", Is("a")),
+        ("st*", Begins("st")),
+        ("s*k", Begins("s")),
+        ("*", Begins("")),
+        ("*/a", Begins("")),
+    ] {
+        assert_eq!(Namespace::parse(pattern).segment(), segment, "{pattern}");
+    }
+}
+
+#[test]
+fn a_service_account_names_its_two_segments() {
+    let segments = |pattern: &str| {
+        let account = ServiceAccount::parse(pattern, "shop").expect("a service account");
+        let (namespace, name) = account.segments();
+        format!("{namespace} {name}")
+    };
+    assert_eq!(segments("stock/client"), "stock client");
+    assert_eq!(segments("client"), "shop client", "S-129");
+}
+
 fn account(pattern: &str, value: &str) -> bool {
     ServiceAccount::parse(pattern, "shop")
         .expect("a service account")
@@ -131,6 +162,12 @@ fn a_service_account_may_stand_among_other_segments() {
         "td/ns/stock/sa/other/sa/client",
         "td/ns/ns/stock/sa/client",
         "td/ns/stock/ns/stock/sa/client",
+        "td/ns/x/ns/stock/sa/client",
+        "td/ns/x/ns/y/ns/stock/sa/client",
+        "td/ns/stockx/ns/stock/sa/client",
+        "td/ns/stock/sa/clientx/sa/client",
+        "td/ns/stock/xsa/client/sa/client",
+        "\u{e9}/ns/stock/\u{e9}/sa/client",
     ] {
         assert!(account("stock/client", value), "{value} (S-129)");
     }

@@ -24,6 +24,9 @@ fn a_set_of_blocks_holds_what_one_of_them_holds() {
     ] {
         assert_eq!(set.hold(ip.parse().expect("an address")), held, "{ip}");
     }
+    let listed: Vec<_> = set.as_slice().iter().map(IpNet::to_string).collect();
+    let disjoint = ["10.0.0.0/8", "192.0.2.1/32", "192.0.2.3/32", "::1/128"];
+    assert_eq!(listed, disjoint);
     assert!(!Blocks::new(&[]).hold(IpAddr::from([0, 0, 0, 0])));
 }
 
@@ -163,4 +166,50 @@ fn a_set_of_request_principals_takes_what_one_of_them_takes() {
             "{issuer}/{subject}"
         );
     }
+}
+
+#[test]
+fn a_set_of_texts_tells_what_it_has_for_each_form() {
+    let set = Texts::new(["b", "a", "c*", "*de", "a"].map(Text::of_value));
+    let list = |texts: Vec<&[u8]>| texts.join(&b' ');
+    assert_eq!(list(set.exact().collect()), b"a b");
+    assert_eq!(list(set.prefixes().collect()), b"c");
+    assert_eq!(list(set.suffixes().collect()), b"ed", "turned round");
+    assert_eq!((set.len(), set.has_star()), (4, false));
+    for star in [Text::of_value("*"), Text::of_header("*")] {
+        let set = Texts::new([star, Text::of_value("a")]);
+        assert_eq!((set.len(), set.has_star()), (2, true));
+    }
+}
+
+#[test]
+fn a_set_of_namespaces_tells_a_segment_for_each_pattern() {
+    let set = Namespaces::new(&["b", "a", "c*", "d/e", "a", "f"].map(str::to_owned));
+    let segments: Vec<_> = set.segments().collect();
+    use Segment::{Begins, Is};
+    let expected = [Is("a"), Is("b"), Is("f"), Begins("c"), Is("d")];
+    assert_eq!(segments, expected);
+    assert_eq!(set.len(), 5);
+    assert_eq!(Namespaces::new(&[]).len(), 0);
+}
+
+#[test]
+fn segments_are_those_behind_the_key() {
+    let values = |principal: &'static str| segments_after(principal, "ns").collect::<Vec<_>>();
+    assert_eq!(values("td/ns/a/sa/b/ns/c"), ["a", "c"]);
+    assert_eq!(values("ns/ns/a"), ["ns", "a"]);
+    assert_eq!(values("td/xns/a/ns"), [""; 0]);
+}
+
+#[test]
+fn a_set_of_request_principals_tells_those_with_and_without_a_star() {
+    let set = RequestPrincipals::new(&["i/s", "h/s", "*x", "i/s"].map(str::to_owned));
+    let exact: Vec<_> = set.exact().collect();
+    assert_eq!(
+        exact,
+        [(&b"h"[..], &b"s"[..]), (&b"i"[..], &b"s"[..])],
+        "S-131"
+    );
+    assert_eq!(set.more(), [RequestPrincipal::parse("*x")]);
+    assert_eq!(set.len(), 3);
 }
