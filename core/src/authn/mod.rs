@@ -114,25 +114,7 @@ pub fn authenticate(
             effects,
         });
     }
-    let mut texts: Vec<Cow<'_, [u8]>> = Vec::new();
-    let mut found: Vec<(usize, Place<'_>, usize)> = Vec::new();
-    for (number, rule) in rules.iter().enumerate() {
-        let locations = &rule.locations;
-        locations.find(request.fields, request.path, &mut |place, text| {
-            // The same place, looked at by two rules. What is equal without that is read once more, which costs less than
-            // comparing everything with everything.
-            let known = texts.iter().position(|other| match (other, &text) {
-                (Cow::Borrowed(other), Cow::Borrowed(text)) => std::ptr::eq(*other, *text),
-                (Cow::Owned(other), Cow::Owned(text)) => other == text,
-                _ => false,
-            });
-            let at = known.unwrap_or(texts.len());
-            if known.is_none() {
-                texts.push(text);
-            }
-            found.push((number, place, at));
-        });
-    }
+    let (texts, found) = present(rules, request);
     let mut tokens: Vec<Candidate<'_>> = texts.iter().map(|text| Candidate::new(text)).collect();
     let mut failure = Status::Missing;
     let mut rest = found.as_slice();
@@ -185,6 +167,34 @@ pub fn authenticate(
         status: failure,
         realm: realm(request),
     })
+}
+
+/// What of `request` may be a token: the texts, and for each rule in turn the places that it looks at, with the text there.
+///
+/// A place that several rules look at is one text, so that what a request costs does not grow with the rules.
+fn present<'r, 'a>(
+    rules: &'r Rules,
+    request: &Presented<'a>,
+) -> (Vec<Cow<'a, [u8]>>, Vec<(usize, Place<'r>, usize)>) {
+    let mut texts: Vec<Cow<'a, [u8]>> = Vec::new();
+    let mut found = Vec::new();
+    for (number, rule) in rules.iter().enumerate() {
+        let locations = &rule.locations;
+        locations.find(request.fields, request.path, &mut |place, text| {
+            // Equal texts in two places are two: to tell costs more than to read one of them again.
+            let known = texts.iter().position(|other| match (other, &text) {
+                (Cow::Borrowed(other), Cow::Borrowed(text)) => std::ptr::eq(*other, *text),
+                (Cow::Owned(other), Cow::Owned(text)) => other == text,
+                _ => false,
+            });
+            let at = known.unwrap_or(texts.len());
+            if known.is_none() {
+                texts.push(text);
+            }
+            found.push((number, place, at));
+        });
+    }
+    (texts, found)
 }
 
 /// One text that may be a token, read at most once.
