@@ -64,3 +64,97 @@ impl fmt::Debug for Claims {
         write!(f, "{} claims", self.payload.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn claims(payload: &Value) -> Claims {
+        let payload = payload.as_object().expect("an object").clone();
+        Claims::new(payload, Arc::new(["scope".to_owned(), "perms".to_owned()]))
+    }
+
+    #[test]
+    fn texts_match_whole_or_word_by_word_and_lists_by_one_of_their_texts() {
+        // S-147, S-148.
+        let claims = claims(&json!({
+            "role": "admin user",
+            "scope": " read  write",
+            "perms": ["a b", 1, "c"],
+            "number": 1,
+            "yes": true,
+            "nothing": null,
+            "o": {"scope": "x y", "list": ["z"], "deep": {"k": "v"}},
+        }));
+        for (path, text, matches) in [
+            (&["role"][..], "admin user", true),
+            (&["role"], "admin", false),
+            (&["scope"], "read", true),
+            (&["scope"], "write", true),
+            (&["scope"], " read  write", false),
+            (&["scope"], "", false),
+            (&["perms"], "a b", true),
+            (&["perms"], "c", true),
+            (&["perms"], "a", false),
+            (&["perms"], "1", false),
+            (&["number"], "1", false),
+            (&["yes"], "true", false),
+            (&["nothing"], "null", false),
+            // Only a claim of the first level is split.
+            (&["o", "scope"], "x y", true),
+            (&["o", "scope"], "x", false),
+            (&["o", "list"], "z", true),
+            (&["o", "deep", "k"], "v", true),
+            (&["o", "deep"], "v", false),
+            (&["o", "k"], "v", false),
+            (&["o.deep.k"], "v", false),
+            (&["role", "admin user"], "admin user", false),
+            (&[], "v", false),
+        ] {
+            let outcome = claims.any(path, |other| other == text);
+            assert_eq!(outcome, matches, "{path:?} {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_claim_is_found_through_objects_alone() {
+        // S-147, S-149.
+        let payload = json!({"a": {"b": {"c": 1}}, "a.b": 2, "l": [{"b": 3}, 4]});
+        let claims = claims(&payload);
+        for (path, value) in [
+            (&["a"][..], Some(&payload["a"])),
+            (&["a", "b", "c"], Some(&payload["a"]["b"]["c"])),
+            (&["a.b"], Some(&payload["a.b"])),
+            (&["a", "c"], None),
+            (&["a", "b", "c", "d"], None),
+            (&["l", "b"], None),
+            (&["l", "1"], None),
+            (&[], None),
+        ] {
+            assert_eq!(claims.get(path), value, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_principal_takes_an_issuer_and_a_subject_that_are_texts() {
+        // S-226.
+        for (payload, principal) in [
+            (json!({"iss": "i", "sub": "s"}), Some(("i", "s"))),
+            (json!({"iss": "", "sub": ""}), Some(("", ""))),
+            (json!({"iss": "i"}), None),
+            (json!({"sub": "s"}), None),
+            (json!({"iss": "i", "sub": 1}), None),
+            (json!({"iss": ["i"], "sub": "s"}), None),
+        ] {
+            assert_eq!(claims(&payload).principal(), principal, "{payload}");
+        }
+    }
+
+    #[test]
+    fn claims_are_counted_and_not_shown() {
+        let shown = format!("{:?}", claims(&json!({"sub": "alice", "iss": "i"})));
+        assert_eq!(shown, "2 claims");
+    }
+}

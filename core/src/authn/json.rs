@@ -87,10 +87,6 @@ impl<'de> Visitor<'de> for Reading {
         Ok(text.into())
     }
 
-    fn visit_string<E: Error>(self, text: String) -> Result<Value, E> {
-        Ok(Value::String(text))
-    }
-
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let inner = self.within()?;
         let mut list = Vec::new();

@@ -115,25 +115,7 @@ pub fn authenticate(
             effects,
         });
     }
-    let mut texts: Vec<Cow<'_, [u8]>> = Vec::new();
-    let mut found: Vec<(usize, Place<'_>, usize)> = Vec::new();
-    for (number, rule) in rules.iter().enumerate() {
-        let locations = &rule.locations;
-        locations.find(request.fields, request.path, &mut |place, text| {
-            // The same place, looked at by two rules. What is equal without that is read once more, which costs less than
-            // comparing everything with everything.
-            let known = texts.iter().position(|other| match (other, &text) {
-                (Cow::Borrowed(other), Cow::Borrowed(text)) => std::ptr::eq(*other, *text),
-                (Cow::Owned(other), Cow::Owned(text)) => other == text,
-                _ => false,
-            });
-            let at = known.unwrap_or(texts.len());
-            if known.is_none() {
-                texts.push(text);
-            }
-            found.push((number, place, at));
-        });
-    }
+    let Sightings { texts, places } = Sightings::of(rules, request);
     if texts.len() > limits::TOKENS_MAX {
         listener.ended(End::Refused(Status::BadFormat));
         return Err(Refusal {
@@ -143,20 +125,20 @@ pub fn authenticate(
     }
     let mut tokens: Vec<Candidate<'_>> = texts.iter().map(|text| Candidate::new(text)).collect();
     let mut failure = Status::Missing;
-    let mut rest = found.as_slice();
+    let mut rest = places.as_slice();
     for (number, rule) in rules.iter().enumerate() {
         listener.rule(&rule.issuer, &rule.origin);
-        let of_rule = rest.iter().take_while(|(of, ..)| *of == number);
+        let of_rule = rest.iter().take_while(|seen| seen.rule == number);
         let (of_rule, others) = rest.split_at(of_rule.count());
         rest = others;
         // From the back, so that what the first one says is said last (S-214).
         let mut verified = Err(Status::Missing);
-        for (_, place, at) in of_rule.iter().rev() {
-            let Some(token) = tokens.get_mut(*at) else {
+        for seen in of_rule.iter().rev() {
+            let Some(token) = tokens.get_mut(seen.text) else {
                 continue;
             };
             verified = token.verify(rule, now, cache);
-            listener.token(*place, verified.as_ref().map(|_| ()).map_err(|s| *s));
+            listener.token(seen.place, verified.as_ref().map(|_| ()).map_err(|s| *s));
             if verified.is_err() {
                 break;
             }
@@ -165,8 +147,8 @@ pub fn authenticate(
         match verified {
             Ok(verified) => {
                 if !rule.forward {
-                    for (_, place, _) in of_rule {
-                        effects.take(*place, request.path);
+                    for seen in of_rule {
+                        effects.take(seen.place, request.path);
                     }
                 }
                 effects.put(rule, &verified.payload.0, &verified.claims);
@@ -197,6 +179,49 @@ pub fn authenticate(
         status: failure,
         realm: realm(request),
     })
+}
+
+/// What of a request may be a token.
+struct Sightings<'r, 'a> {
+    /// A place that several rules look at is one text, so that what a request costs does not grow with the rules.
+    texts: Vec<Cow<'a, [u8]>>,
+    places: Vec<Sighting<'r>>,
+}
+
+/// Something in a place of a rule.
+struct Sighting<'r> {
+    /// Number of the rule. Sightings ascend by it.
+    rule: usize,
+    place: Place<'r>,
+    /// Number of the text.
+    text: usize,
+}
+
+impl<'r, 'a> Sightings<'r, 'a> {
+    fn of(rules: &'r Rules, request: &Presented<'a>) -> Self {
+        let mut texts: Vec<Cow<'a, [u8]>> = Vec::new();
+        let mut places = Vec::new();
+        for (number, rule) in rules.iter().enumerate() {
+            let locations = &rule.locations;
+            locations.find(request.fields, request.path, &mut |place, text| {
+                // Equal texts in two places are two: to tell costs more than to read one of them again.
+                let known = texts.iter().position(|other| match (other, &text) {
+                    (Cow::Borrowed(other), Cow::Borrowed(text)) => std::ptr::eq(*other, *text),
+                    (Cow::Owned(other), Cow::Owned(text)) => other == text,
+                    _ => false,
+                });
+                places.push(Sighting {
+                    rule: number,
+                    place,
+                    text: known.unwrap_or(texts.len()),
+                });
+                if known.is_none() {
+                    texts.push(text);
+                }
+            });
+        }
+        Self { texts, places }
+    }
 }
 
 /// One text that may be a token, read at most once.

@@ -163,6 +163,7 @@ fn compile_rule(rule: &JwtRule, findings: &mut Vec<Finding>) -> Rule {
         })
     });
     let claim_headers = claim_headers.collect();
+    let identity = identity(rule, payload_header.is_some());
     let own = rule.space_delimited_claims.iter().map(String::as_str);
     let delimited = DELIMITED.into_iter().chain(own).map(str::to_owned);
     Rule {
@@ -175,7 +176,7 @@ fn compile_rule(rule: &JwtRule, findings: &mut Vec<Finding>) -> Rule {
         forward: rule.forward_original_token,
         delimited: delimited.collect(),
         origin: rule.origin.clone(),
-        identity: identity(rule),
+        identity,
     }
 }
 
@@ -232,7 +233,7 @@ fn is_writable(name: &str) -> bool {
         )
 }
 
-fn identity(rule: &JwtRule) -> Digest {
+fn identity(rule: &JwtRule, passes_payload: bool) -> Digest {
     let mut context = Context::new(&SHA256);
     let mut put = |bytes: &[u8]| {
         context.update(&(bytes.len() as u64).to_be_bytes());
@@ -247,7 +248,7 @@ fn identity(rule: &JwtRule) -> Digest {
         put(&(list.len() as u64).to_be_bytes());
         list.iter().for_each(|text| put(text.as_bytes()));
     }
-    put(&[u8::from(rule.output_payload_to_header.is_some())]);
+    put(&[u8::from(passes_payload)]);
     let digest = context.finish();
     // INVARIANT: a SHA-256 has 32 bytes.
     digest.as_ref().try_into().unwrap_or_default()

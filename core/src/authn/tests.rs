@@ -528,6 +528,22 @@ fn an_empty_issuer_takes_every_issuer() {
     for _ in 0..2 {
         assert_eq!(desk.bearer(&t).principal().as_deref(), Some("whoever/s"));
     }
+    // Nor does it matter that a rule with an issuer verified it before.
+    let mut desk = Desk::new(&[
+        JwtRule {
+            keys: keys("a"),
+            ..in_header("", "x-0")
+        },
+        in_header("a", "x-a"),
+    ]);
+    let t = token("a", json!({"sub": "s"}));
+    for name in ["x-a", "x-0"] {
+        assert_eq!(desk.get(&[(name, &t)]).principal().as_deref(), Some("a/s"));
+    }
+    let mut desk = Desk::new(&[JwtRule {
+        keys: keys("a"),
+        ..rule("")
+    }]);
     let nameless = signed("a", &json!({"sub": "s"}));
     let seen = desk.bearer(&nameless);
     assert_eq!((seen.status(), seen.principal()), (Ok(()), None), "S-226");
@@ -543,6 +559,10 @@ fn a_refusal_says_where_and_what() {
     let refusal = |desk: &mut Desk, path: &str, lines: &[(&str, &str)]| {
         let seen = desk.ask("GET", path, lines);
         let refusal = seen.result.expect_err("it is refused");
+        assert_eq!(
+            format!("{refusal:?}"),
+            format!("Refusal({:?})", refusal.status)
+        );
         let challenge = String::from_utf8(refusal.challenge()).unwrap();
         (refusal.details(), refusal.status.http_status(), challenge)
     };
@@ -610,8 +630,9 @@ fn what_was_verified_is_remembered_under_its_rule_alone() {
     assert_eq!(desk.bearer(&b).status(), Err(Status::AudienceNotAllowed));
     desk.cache.keep([&compiled(&[rule("b")])].into_iter());
     assert_eq!(desk.cache.len(), 1);
+    assert!(!desk.cache.is_empty());
     desk.cache.keep([&desk.rules].into_iter());
-    assert!(desk.cache.is_empty());
+    assert_eq!((desk.cache.len(), desk.cache.is_empty()), (0, true));
 }
 
 #[test]
@@ -649,4 +670,189 @@ fn nothing_that_is_printed_holds_a_token() {
         assert!(!shown.contains(secret), "{shown}");
     }
     assert!(shown.contains("query parameter `access_token`"), "{shown}");
+}
+
+#[test]
+fn a_place_that_many_rules_look_at_is_read_once() {
+    // A request must not cost more for each rule (S-210).
+    let rules = compiled(&[rule("a"), rule("b"), in_header("c", "x-jwt")]);
+    let again = b"h.p.s".to_vec();
+    let lines: [(&[u8], &[u8]); 5] = [
+        (b"authorization", b"Basic dTpw"),
+        (b"authorization", b"Bearer h.p.s"),
+        (b"x-jwt", b"h.p.s"),
+        (b"x-jwt", b"h.p.t"),
+        (b"x-jwt", &again),
+    ];
+    let places = |path: &str, lines: &[(&[u8], &[u8])]| {
+        let presented = Presented {
+            method: "GET",
+            path: path.as_bytes(),
+            authority: b"api.shop",
+            tls: false,
+            fields: Fields::listed(lines),
+        };
+        let Sightings { texts, places } = Sightings::of(&rules, &presented);
+        let texts: Vec<_> = texts
+            .iter()
+            .map(|text| String::from_utf8_lossy(text).into_owned())
+            .collect();
+        let found: Vec<_> = places.iter().map(|seen| (seen.rule, seen.text)).collect();
+        (texts, found)
+    };
+    // Decoded and put together, it is still one text.
+    let (texts, found) = places("/?access_token=h%2ep.q", &lines);
+    assert_eq!(texts, ["h.p.s", "h.p.q", "h.p.s", "h.p.t", "h.p.s"]);
+    assert_eq!(
+        found,
+        [(0, 0), (0, 1), (1, 0), (1, 1), (2, 2), (2, 3), (2, 4)]
+    );
+    // As it came, likewise.
+    let (texts, found) = places("/?access_token=h.p.q", &lines[1..4]);
+    assert_eq!(texts, ["h.p.s", "h.p.q", "h.p.s", "h.p.t"]);
+    assert_eq!(found, [(0, 0), (0, 1), (1, 0), (1, 1), (2, 2), (2, 3)]);
+}
+
+#[test]
+fn a_payload_is_passed_on_however_its_token_was_verified_before() {
+    // S-225: a rule whose header cannot be written remembers no payload.
+    let mut unwritable = in_header("a", "x-1");
+    unwritable.output_payload_to_header = Some("host".into());
+    let mut writable = in_header("a", "x-2");
+    writable.output_payload_to_header = Some("x-payload".into());
+    let mut desk = Desk::new(&[unwritable, writable]);
+    let t = token("a", json!({"sub": "s"}));
+    assert_eq!(desk.get(&[("x-1", &t)]).lines, [""; 0]);
+    let payload = t.split('.').nth(1).expect("a payload");
+    let seen = desk.get(&[("x-2", &t)]);
+    assert_eq!(seen.lines, [format!("x-payload: {payload}")]);
+}
+
+#[test]
+fn an_explanation_is_a_tree_of_rules_and_tokens() {
+    let mut desk = Desk::new(&[rule("a"), in_header("b", "x-b"), in_header("c", "x-c")]);
+    let b = token("b", json!({"sub": "s"}));
+    let bearer = format!("Bearer {b}");
+    let lines = [("authorization", bearer.as_str()), ("x-b", b.as_str())];
+    let tree = "a token was verified
+issuer `a`: Jwt issuer is not configured (jwt.yaml:1:1)
+  query parameter `access_token`: Jwt issuer is not configured
+issuer `b`: verified (jwt.yaml:1:1)
+  header `x-b`: verified
+";
+    // The last token is looked at first, and what fails there ends the rule (S-214).
+    let path = format!("/?access_token={b}");
+    desk.ask("GET", &path, &lines);
+    assert_eq!(desk.heard.to_string(), tree);
+    desk.get(&[("x-b", "bad")]);
+    let tree = "refused: Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections
+issuer `a`: Jwt is missing (jwt.yaml:1:1)
+issuer `b`: Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections (jwt.yaml:1:1)
+  header `x-b`: Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections
+issuer `c`: Jwt is missing (jwt.yaml:1:1)
+";
+    assert_eq!(desk.heard.to_string(), tree);
+    desk.rules = Rules::default();
+    desk.get(&[]);
+    let none = "no RequestAuthentication is in force\n";
+    assert_eq!(desk.heard.to_string(), none);
+    for (end, text) in [
+        (End::Preflight, "a preflight is not asked for a token"),
+        (End::NoToken, "no token, no request identity"),
+    ] {
+        assert_eq!(end.to_string(), text);
+    }
+}
+
+#[test]
+fn an_explanation_that_hears_a_token_before_a_rule_takes_no_note_of_it() {
+    let mut heard = Explanation::default();
+    heard.token(Place::Cookie("c"), Ok(()));
+    heard.outcome(Ok(()));
+    assert_eq!(heard, Explanation::default());
+}
+
+#[test]
+fn a_finding_says_where_and_what_and_loading_warns_of_it() {
+    // S-228.
+    let mut doubtful = rule("a");
+    doubtful.keys = KeySource::Discovery;
+    let policies = [policy(vec![rule("b")]), policy(vec![doubtful])];
+    let rules = compile(&[&policies[0], &policies[1]]);
+    let shown: Vec<String> = rules.findings().iter().map(ToString::to_string).collect();
+    let problem =
+        "keys are not fetched yet: every token of `a` is refused until its keys stand in `jwks`";
+    assert_eq!(shown, [format!("jwt.yaml:1:1: {problem}")]);
+    let warned = warnings(&policies);
+    assert_eq!(warned.len(), 1);
+    assert_eq!(warned[0].message, problem);
+    assert_eq!(warned[0].severity, crate::api::finding::Severity::Warning);
+    assert!(warnings(&policies[..1]).is_empty());
+}
+
+#[test]
+fn each_key_that_is_left_out_is_told_though_others_verify() {
+    // S-229.
+    let KeySource::Inline(text) = keys("a") else {
+        panic!("keys are written in place");
+    };
+    let text = text.replace("[{", r#"[{"kty":"oct","k":""},{"#);
+    let mut desk = Desk::new(&[JwtRule {
+        keys: KeySource::Inline(text),
+        ..rule("a")
+    }]);
+    let problems: Vec<&str> = desk
+        .rules
+        .findings()
+        .iter()
+        .map(|finding| finding.problem.as_str())
+        .collect();
+    assert_eq!(problems, ["a key of `jwks` is left out: key 1: k is empty"]);
+    let t = token("a", json!({"sub": "s"}));
+    assert_eq!(desk.bearer(&t).principal().as_deref(), Some("a/s"));
+}
+
+#[test]
+fn words_of_a_claim_are_split_where_a_rule_says_so() {
+    // S-148: and what was verified under a rule that does not say so is another memory.
+    let mut own = rule("a");
+    own.space_delimited_claims = vec!["roles".into()];
+    let t = token(
+        "a",
+        json!({"scope": "r w", "permission": "p q", "roles": "x y"}),
+    );
+    let mut desk = Desk::new(&[]);
+    for (rule, is_split) in [(rule("a"), false), (own, true)] {
+        desk.rules = compiled(&[rule]);
+        let claims = desk.bearer(&t).result.expect("it verifies").claims;
+        let claims = claims.expect("there are claims");
+        assert!(claims.any(&["scope"], |word| word == "w"));
+        assert!(claims.any(&["permission"], |word| word == "q"));
+        assert_eq!(claims.any(&["roles"], |word| word == "y"), is_split);
+    }
+    assert_eq!(desk.cache.len(), 2);
+}
+
+#[test]
+fn the_realm_says_the_scheme_that_the_link_has() {
+    // S-217.
+    let rules = compiled(&[rule("a")]);
+    for (tls, realm) in [(true, "https://api.shop/p"), (false, "http://api.shop/p")] {
+        let presented = Presented {
+            method: "GET",
+            path: b"/p",
+            authority: b"api.shop",
+            tls,
+            fields: Fields::listed(&[(b"authorization", b"Bearer bad")]),
+        };
+        let now = UnixTime(NOW * 1000);
+        let outcome = authenticate(&rules, &presented, now, &mut Cache::default(), &mut ());
+        let refusal = outcome.expect_err("it is refused");
+        assert_eq!(String::from_utf8_lossy(&refusal.realm), realm);
+    }
+    let missing = Refusal {
+        status: Status::Missing,
+        realm: b"http://a/".to_vec(),
+    };
+    assert_eq!(missing.challenge(), b"Bearer realm=\"http://a/\"");
 }

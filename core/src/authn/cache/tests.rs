@@ -112,3 +112,9 @@ fn claims_are_found_by_the_token_whatever_the_rule() {
     assert_eq!(iss(2), Some("two".into()));
     assert_eq!((iss(1), iss(3)), (None, None));
 }
+
+#[test]
+fn the_length_of_a_payload_is_shown_alone() {
+    let payload = Payload("eyJzdWIiOiJhIn0".into());
+    assert_eq!(format!("{payload:?}"), "15 bytes");
+}

@@ -124,6 +124,14 @@ fn keys_of_every_kind_can_be_used() {
 }
 
 #[test]
+fn a_key_is_called_by_its_kid() {
+    let key = |kid| json!({"kty": "oct", "k": "YQ", "kid": kid});
+    let set = set(&[key("first"), key(""), key("third")]);
+    let ids: Vec<_> = set.keys().iter().map(Key::id).collect();
+    assert_eq!(ids, [Some("first"), None, Some("third")]);
+}
+
+#[test]
 fn a_coordinate_may_have_zeros_before_it_or_lack_them() {
     let (x, y) = point("P-256");
     let x = [&[0, 0], &*LENIENT.decode(x).unwrap()].concat();
