@@ -151,8 +151,7 @@ impl Material {
             (Self::Secret(key), Algorithm::Hs256) => (key, Theirs::HS256),
             (Self::Secret(key), Algorithm::Hs384) => (key, Theirs::HS384),
             (Self::Secret(key), Algorithm::Hs512) => (key, Theirs::HS512),
-            // Envoy looks at this before it looks at the algorithm.
-            (Self::Ed25519(_), _) if signature.len() != 64 => {
+            (Self::Ed25519(_), Algorithm::EdDsa) if signature.len() != 64 => {
                 return Err(Status::Ed25519WrongLength);
             }
             (Self::Ed25519(key), Algorithm::EdDsa) => (key, Theirs::EdDSA),

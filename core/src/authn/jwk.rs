@@ -139,7 +139,12 @@ impl KeySet {
             if key.material.verifies(algorithm, message, signature)? {
                 return Ok(key);
             }
-            failure = Status::VerificationFails;
+            // Envoy looks at the length before it looks at the algorithm; other keys are tried all the same.
+            failure = if key.material.kind() == "Ed25519" && signature.len() != 64 {
+                Status::Ed25519WrongLength
+            } else {
+                Status::VerificationFails
+            };
         }
         Err(failure)
     }

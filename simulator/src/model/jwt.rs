@@ -445,6 +445,7 @@ fn signed(
     let text = |key: &Value, name: &str| key.get(name).and_then(Value::as_str).map(str::to_owned);
     let turned = |check, holds: bool| holds != (setting.flipped == Some(check));
     let mut tried = false;
+    let mut told = FAILS;
     for key in keys {
         let other_kid = text(&key, "kid")
             .is_some_and(|named| !named.is_empty() && !kid.is_empty() && named != kid);
@@ -461,15 +462,17 @@ fn signed(
         let fits = text(&key, "kty").as_deref() == Some(key_type(algorithm));
         let signature = token.rsplit('.').find(|section| !section.is_empty());
         let length = signature.and_then(loosely_decoded).map(|bytes| bytes.len());
-        if text(&key, "kty").as_deref() == Some("OKP") && length != Some(64) {
-            return Err("Jwt ED25519 signature is wrong length");
+        let is_short = text(&key, "kty").as_deref() == Some("OKP") && length != Some(64);
+        if is_short && fits {
+            return Err(WRONG_LENGTH);
         }
+        told = if is_short { WRONG_LENGTH } else { FAILS };
         if turned(Check::Signature, fits && by_this) {
             return Ok(());
         }
     }
     Err(if tried {
-        FAILS
+        told
     } else {
         "Jwks doesn't have key to match kid or alg from Jwt"
     })
@@ -592,6 +595,8 @@ fn read(token: &str) -> Result<Parts, &'static str> {
     }
     Ok(Parts { header, payload })
 }
+
+const WRONG_LENGTH: &str = "Jwt ED25519 signature is wrong length";
 
 /// Envoy's reader of base64url passes over blanks, padding and stray bits.
 fn loosely_decoded(text: &str) -> Option<Vec<u8>> {

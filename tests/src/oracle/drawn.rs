@@ -140,7 +140,7 @@ fn question(id: String, place: usize, call: &Call, minted: &Minted) -> Option<Qu
         place,
         from: SocketAddr::new(call.peer, 0),
         identity: call.identity.as_ref().map(|id| format!("spiffe://{id}")),
-        sni: call.identity.as_ref().and(call.sni.clone()),
+        sni: call.identity.as_ref().and_then(|_| call.sni.clone()),
         forged: forged(&what, minted),
         what,
     })
