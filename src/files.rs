@@ -27,10 +27,14 @@ pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), String> 
     let mut name = path.file_name().map(|n| n.to_owned()).unwrap_or_default();
     name.push(format!(".new-{}", std::process::id()));
     let beside = path.with_file_name(name);
+    // What a process of the same number left there has its own owner and permissions.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
     let mut file = fs::OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(mode)
         .open(&beside)
         .map_err(failed)?;

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     selector: Option<Selector>,
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// KIND[,KIND], with names behind it or without; KIND/NAME; or all.
+    /// KIND, or several joined by commas, with names behind it or without; KIND/NAME; or all.
     #[arg(required = true, value_name = "KIND|KIND/NAME")]
     words: Vec<String>,
 }

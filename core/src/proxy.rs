@@ -1,7 +1,7 @@
 //! The data plane of one workload identity on one shard.
 //!
 //! Bytes of a downstream link (somebody opened it to us) become requests or stay opaque; each is judged
-//! ([`decide`](crate::decide)), and with a `Permit` it goes out on an upstream link (we opened it). The five steps are the
+//! ([`decide`]), and with a `Permit` it goes out on an upstream link (we opened it). The five steps are the
 //! same in every role: `Wire` (TLS or nothing), the HTTP converter, the exchange, the converter and the `Wire` of the other
 //! side. The roles differ in what decides, not in plumbing.
 

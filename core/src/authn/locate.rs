@@ -107,7 +107,11 @@ fn in_header<'a>(
     if let Some(separator) = separator(name) {
         let first = lines.next();
         let joined = lines.fold(first, |joined, line| {
-            joined.map(|joined| [&*joined, separator.as_bytes(), &*line].concat().into())
+            joined.map(|joined| match (joined.is_empty(), line.is_empty()) {
+                (false, false) => [&*joined, separator.as_bytes(), &*line].concat().into(),
+                (true, _) => line,
+                (_, true) => joined,
+            })
         });
         joined
             .and_then(|value| behind(&location.prefix, value))

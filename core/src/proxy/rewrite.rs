@@ -85,7 +85,9 @@ pub(super) fn request(passed: Passed<'_>, rng: &mut Rng, out: &mut Vec<u8>) -> O
                     continue;
                 }
                 put_name(&field, out);
+                // Empty lines add nothing, as where rules are asked.
                 let lines = fields.iter().skip(at).filter(is_alike);
+                let lines = lines.filter(|line| !line.value.is_empty());
                 for (nth, line) in lines.enumerate() {
                     if nth > 0 {
                         out.put(separator.as_bytes());

@@ -10,7 +10,7 @@ pub fn matches(pattern: &str, value: &[u8]) -> bool {
     pattern != "*" && starred(pattern.as_bytes(), value) || pattern == "*" && !value.is_empty()
 }
 
-/// As [`matches`], but `*` is true of an empty value too: it is there (S-124).
+/// As [`matches()`], but `*` is true of an empty value too: it is there (S-124).
 pub fn matches_if_present(pattern: &str, value: &[u8]) -> bool {
     pattern == "*" || starred(pattern.as_bytes(), value)
 }

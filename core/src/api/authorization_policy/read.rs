@@ -176,7 +176,11 @@ fn read_rule(node: &Node, action: Action, report: &mut Report) -> Option<Rule> {
     fields.close(report);
     if action == Action::Deny && rule.denies_all_tcp() {
         let message = "a DENY rule of HTTP attributes alone denies every TCP connection (S-156)";
-        report.doubtful(node.place, message, "add `ports` to each `operation`");
+        report.doubtful(
+            node.place,
+            message,
+            "give each `operation` of the rule `ports`",
+        );
     }
     Some(rule)
 }

@@ -162,6 +162,10 @@ fn two_authorization_lines_are_read_as_one() {
         ["header `authorization`: d.e.f"]
     );
     assert_eq!(two("Basic dTpw", "Digest x"), [""; 0]);
+    // An empty line adds nothing.
+    let alone = ["header `authorization`: a.b.c"];
+    assert_eq!(two("", "Bearer a.b.c"), alone);
+    assert_eq!(two("Bearer a.b.c", ""), alone);
 }
 
 #[test]

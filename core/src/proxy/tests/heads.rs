@@ -138,6 +138,21 @@ fn framing_is_written_anew() {
 }
 
 #[test]
+fn lines_that_are_judged_as_one_go_out_as_one() {
+    // S-145.
+    for (lines, joined) in [
+        ("Accept: a\r\nx: y\r\naccept: b\r\n", "a,b"),
+        ("Accept: a\r\naccept:\r\naccept: b\r\n", "a,b"),
+        ("Accept:\r\naccept: b\r\n", "b"),
+        ("Accept:\r\naccept:\r\n", ""),
+    ] {
+        let got = forwarded(lines);
+        assert_eq!(field(&got, "accept"), Some(joined), "{got}");
+        assert_eq!(got.matches("\r\naccept:").count(), 1, "{got}");
+    }
+}
+
+#[test]
 fn a_method_that_goes_with_a_body_says_that_there_is_none() {
     for (method, says) in [
         ("POST", true),
