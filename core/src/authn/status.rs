@@ -125,26 +125,92 @@ mod tests {
                 "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections",
             ),
             (
+                Status::HeaderBadBase64,
+                "Jwt header is an invalid Base64url encoded",
+            ),
+            (Status::HeaderBadJson, "Jwt header is an invalid JSON"),
+            (
                 Status::HeaderBadAlg,
                 "Jwt header [alg] field is required and must be a string",
+            ),
+            (Status::AlgNotSupported, "Jwt header [alg] is not supported"),
+            (
+                Status::HeaderBadKid,
+                "Jwt header [kid] field is not a string",
+            ),
+            (
+                Status::PayloadBadBase64,
+                "Jwt payload is an invalid Base64url encoded",
+            ),
+            (Status::PayloadBadJson, "Jwt payload is an invalid JSON"),
+            (
+                Status::IssNotString,
+                "Jwt payload [iss] field is not a string",
+            ),
+            (
+                Status::SubNotString,
+                "Jwt payload [sub] field is not a string",
+            ),
+            (
+                Status::TimeNotInteger(Claim::Iat),
+                "Jwt payload [iat] field is not an integer",
             ),
             (
                 Status::TimeNotInteger(Claim::Nbf),
                 "Jwt payload [nbf] field is not an integer",
             ),
             (
+                Status::TimeNotInteger(Claim::Exp),
+                "Jwt payload [exp] field is not an integer",
+            ),
+            (
                 Status::TimeNotPositive(Claim::Iat),
                 "Jwt payload [iat] field is not a positive 64 bit integer",
             ),
+            (
+                Status::TimeNotPositive(Claim::Nbf),
+                "Jwt payload [nbf] field is not a positive 64 bit integer",
+            ),
+            (
+                Status::TimeNotPositive(Claim::Exp),
+                "Jwt payload [exp] field is not a positive 64 bit integer",
+            ),
+            (
+                Status::JtiNotString,
+                "Jwt payload [jti] field is not a string",
+            ),
+            (
+                Status::BadAud,
+                "Jwt payload [aud] field is not a string or string list",
+            ),
+            (
+                Status::SignatureBadBase64,
+                "Jwt signature is an invalid Base64url encoded",
+            ),
             (Status::UnknownIssuer, "Jwt issuer is not configured"),
+            (Status::NotYetValid, "Jwt not yet valid"),
+            (Status::Expired, "Jwt is expired"),
             (
                 Status::AudienceNotAllowed,
                 "Audiences in Jwt are not allowed",
+            ),
+            (Status::VerificationFails, "Jwt verification fails"),
+            (
+                Status::Ed25519WrongLength,
+                "Jwt ED25519 signature is wrong length",
+            ),
+            (Status::JwksBadJson, "Jwks is an invalid JSON"),
+            (Status::JwksNoKeys, "Jwks does not have [keys] field"),
+            (Status::JwksKeysNotArray, "[keys] in Jwks is not an array"),
+            (
+                Status::JwksNoValidKey,
+                "Jwks doesn't have any valid public key",
             ),
             (
                 Status::NoMatchingKey,
                 "Jwks doesn't have key to match kid or alg from Jwt",
             ),
+            (Status::FetchFailed, "Jwks remote fetch is failed"),
         ] {
             assert_eq!(status.to_string(), text);
         }
