@@ -112,10 +112,26 @@ fn main() -> ExitCode {
         Command::Walkthrough(arguments) => walkthrough::run(arguments),
     };
     match outcome {
-        Ok(code) => code,
+        Ok(code) => said(code),
         Err(failure) => {
             say::err(&failure);
             failure.code()
         }
+    }
+}
+
+/// The code, unless what was said got lost: who keeps the output would take a part for the whole.
+fn said(code: ExitCode) -> ExitCode {
+    let Some(e) = say::lost() else {
+        return code;
+    };
+    say::err(format_args!(
+        "error: stdout cannot be written: {}",
+        files::words(e)
+    ));
+    if code == ExitCode::SUCCESS {
+        ExitCode::FAILURE
+    } else {
+        code
     }
 }

@@ -78,6 +78,9 @@ pub enum QuestionError {
     /// The name of the header, or the whole of it where it has none; never its value.
     #[error("`{0}` is no header; write NAME: VALUE")]
     Header(String),
+    /// The name of the header; never its value.
+    #[error("the value of the header `{0}` has a line break or a NUL; write it on one line")]
+    HeaderValue(String),
 }
 
 fn suggestion(names: &[String]) -> String {
@@ -109,10 +112,14 @@ impl Question {
         }
         let mut lines = Vec::with_capacity(headers.len());
         for line in headers {
-            let (name, value) = line.split_once(':').unwrap_or((line, "\n"));
-            if name.is_empty() || !name.bytes().all(is_token) || value.contains(['\r', '\n', '\0'])
-            {
+            let Some((name, value)) = line.split_once(':') else {
+                return Err(QuestionError::Header(line.trim().to_owned()));
+            };
+            if name.is_empty() || !name.bytes().all(is_token) {
                 return Err(QuestionError::Header(name.trim().to_owned()));
+            }
+            if value.contains(['\r', '\n', '\0']) {
+                return Err(QuestionError::HeaderValue(name.to_owned()));
             }
             lines.push((name.to_owned(), Pii::new(value.trim().to_owned())));
         }

@@ -129,7 +129,9 @@ fn when(at: f64, now: UnixTime, before: &str, after: &str) -> String {
     // Beyond what a date is printed of.
     const END: f64 = 253_402_300_800.0;
     if !(0.0..END).contains(&at) {
-        return format!("{after} at {at}, which is no date");
+        let word = if at >= END { before } else { after };
+        let word = word.strip_suffix(" in").unwrap_or(word);
+        return format!("{word} at {at}, which is no date");
     }
     let at = UnixTime((at * 1000.0) as u64);
     let date = at.to_string();
@@ -205,7 +207,7 @@ mod tests {
         assert_eq!(say(-1.0), "expired at -1, which is no date");
         assert_eq!(
             say(1e30),
-            "expired at 1000000000000000000000000000000, which is no date"
+            "expires at 1000000000000000000000000000000, which is no date"
         );
     }
 }

@@ -166,3 +166,26 @@ fn a_broken_walk_through_is_named_by_line() {
         "nowhere/walkthrough.txt: cannot be read: no such file or directory\n",
     );
 }
+
+/// Who keeps what is printed would take a part for the whole, unless the exit code says otherwise.
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let place = Place::new();
+    place.write("empty.yaml", "");
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let ran = place
+        .command(&["validate", "-f", "empty.yaml"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(
+        (ran.status.code(), String::from_utf8_lossy(&ran.stderr)),
+        (
+            Some(1),
+            "error: stdout cannot be written: no space left on device\n".into()
+        )
+    );
+}
