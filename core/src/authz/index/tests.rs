@@ -255,6 +255,28 @@ fn without_the_index_every_rule_is_asked() {
     assert_eq!(asked.0, 1000);
 }
 
+#[test]
+fn what_every_request_has_is_no_way_to_find_a_rule() {
+    let everywhere = |block: &str| Source {
+        ip_blocks: texts(&[block]),
+        ..Source::default()
+    };
+    for rule in [
+        to(paths(&["/*"])),
+        to(paths(&["/{**}"])),
+        from(everywhere("0.0.0.0/0")),
+        from(everywhere("::/0")),
+    ] {
+        let mut rules = vec![rule, to(paths(&["/other"])), to(paths(&["/third"]))];
+        for rule in &mut rules {
+            let mut operation = rule.to.pop().unwrap_or_default();
+            operation.methods = texts(&["POST"]);
+            rule.to.push(operation);
+        }
+        assert_eq!(asked(rules, "td", "/"), 0, "the method finds it");
+    }
+}
+
 /// Rules that match nothing, each with one of these sources.
 fn sources(of: impl Fn(usize) -> Source) -> Vec<api::Rule> {
     thousand(|i| api::Rule {
@@ -470,6 +492,54 @@ fn a_crowd_is_told_apart_where_that_leaves_half_of_it() {
     assert_eq!(asked_of_a_crowd(0, CROWD), 1);
     assert_eq!(asked_of_a_crowd(CROWD / 2, CROWD / 2), CROWD / 2 + 1);
     assert_eq!(asked_of_a_crowd(CROWD / 2 + 1, CROWD / 2 - 1), CROWD);
+}
+
+/// How many rules of a crowd are asked, if each has so many texts and templates in each item of `to`, all of them its own
+/// but the first, which more rules demand than the principal.
+fn asked_of_a_crowd_with(items: &[(usize, usize)]) -> usize {
+    let rule = |principal: &str, to| api::Rule {
+        to,
+        ..from(principals(&[principal]))
+    };
+    let mut rules = Vec::new();
+    for i in 0..CROWD {
+        let item = |(nth, (of_texts, of_templates)): (usize, &(usize, usize))| Operation {
+            paths: (0..*of_texts)
+                .map(|at| format!("/{i}/{nth}/{at}"))
+                .chain((0..*of_templates).map(|at| format!("/{i}/{nth}/{at}/{{*}}")))
+                .collect(),
+            not_methods: texts(&["GET"]),
+            ..Operation::default()
+        };
+        rules.push(rule(
+            "td/crowd",
+            items.iter().enumerate().map(item).collect(),
+        ));
+        let first = [format!("/{i}/0/0")];
+        let other = Operation {
+            paths: first.to_vec(),
+            ..Operation::default()
+        };
+        rules.extend((0..20).map(|at| rule(&format!("td/{i}/{at}"), vec![other.clone()])));
+    }
+    asked(rules, "td/crowd", "/1/0/0")
+}
+
+#[test]
+fn inside_a_crowd_long_lists_find_nothing() {
+    for (items, is_found) in [
+        (&[(INNER_KEYS, 0)][..], true),
+        (&[(INNER_KEYS + 1, 0)], false),
+        (&[(INNER_KEYS / 2, INNER_KEYS / 2)], true),
+        (&[(INNER_KEYS / 2, INNER_KEYS / 2 + 1)], false),
+        (&[(INNER_KEYS / 2, 0), (INNER_KEYS / 2, 0)], true),
+        (&[(INNER_KEYS / 2, 0), (INNER_KEYS / 2 + 1, 0)], false),
+        (&[(1, 0); INNER_KEYS], true),
+        (&[(1, 0); INNER_KEYS + 1], false),
+    ] {
+        let expected = if is_found { 1 } else { CROWD };
+        assert_eq!(asked_of_a_crowd_with(items), expected, "{items:?}");
+    }
 }
 
 /// Each principal of the lists leads to an index of its own; were the lists gone through again for each, this would not end.
