@@ -1,7 +1,7 @@
 //! Changes by name: `delete KIND NAME` and `label`.
 
 use meshward_core::api::kube::{Namespace, ServiceAccount};
-use meshward_core::api::meta::{Labels, Meta};
+use meshward_core::api::meta::Labels;
 use meshward_core::api::object::{Key, Kind, Object};
 use meshward_core::control::mesh::PodKey;
 use meshward_core::control::store::NotFoundError;
@@ -65,7 +65,7 @@ impl State {
         let (mut lines, mut objects, mut labelled) = (Vec::new(), Vec::new(), Vec::new());
         for key in &keys {
             let mut object = self.labelled_object(key)?;
-            let labels = &mut meta_of(&mut object).labels;
+            let labels = &mut object.meta_mut().labels;
             let before = labels.clone();
             lines.extend(relabel(labels, changes, overwrite)?);
             lines.push(format!("{key} {}", what_became(&before, labels, overwrite)));
@@ -140,19 +140,5 @@ fn what_became(before: &Labels, after: &Labels, overwrite: bool) -> &'static str
         "unlabeled"
     } else {
         "labeled"
-    }
-}
-
-fn meta_of(object: &mut Object) -> &mut Meta {
-    match object {
-        Object::AuthorizationPolicy(o) => &mut o.meta,
-        Object::Deployment(o) => &mut o.meta,
-        Object::MeshConfig(meta, _) => meta,
-        Object::Namespace(o) => &mut o.meta,
-        Object::PeerAuthentication(o) => &mut o.meta,
-        Object::Pod(o) => &mut o.meta,
-        Object::RequestAuthentication(o) => &mut o.meta,
-        Object::Service(o) => &mut o.meta,
-        Object::ServiceAccount(o) => &mut o.meta,
     }
 }

@@ -62,6 +62,20 @@ impl Object {
         }
     }
 
+    pub fn meta_mut(&mut self) -> &mut Meta {
+        match self {
+            Self::AuthorizationPolicy(o) => &mut o.meta,
+            Self::Deployment(o) => &mut o.meta,
+            Self::MeshConfig(meta, _) => meta,
+            Self::Namespace(o) => &mut o.meta,
+            Self::PeerAuthentication(o) => &mut o.meta,
+            Self::Pod(o) => &mut o.meta,
+            Self::RequestAuthentication(o) => &mut o.meta,
+            Self::Service(o) => &mut o.meta,
+            Self::ServiceAccount(o) => &mut o.meta,
+        }
+    }
+
     pub fn kind(&self) -> Kind {
         match self {
             Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,

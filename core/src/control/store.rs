@@ -57,7 +57,7 @@ impl Store {
         for mut object in objects {
             let key = object.key();
             let former = self.objects.get(&key);
-            let meta = meta_mut(&mut object);
+            let meta = object.meta_mut();
             match former {
                 Some(former) => meta.created = former.meta().created,
                 None if meta.created == 0 => meta.created = now.as_secs(),
@@ -198,20 +198,6 @@ fn key(kind: Kind, namespace: String, name: &str) -> Key {
         kind,
         namespace,
         name: name.to_owned(),
-    }
-}
-
-fn meta_mut(object: &mut Object) -> &mut Meta {
-    match object {
-        Object::AuthorizationPolicy(o) => &mut o.meta,
-        Object::Deployment(o) => &mut o.meta,
-        Object::MeshConfig(meta, _) => meta,
-        Object::Namespace(o) => &mut o.meta,
-        Object::PeerAuthentication(o) => &mut o.meta,
-        Object::Pod(o) => &mut o.meta,
-        Object::RequestAuthentication(o) => &mut o.meta,
-        Object::Service(o) => &mut o.meta,
-        Object::ServiceAccount(o) => &mut o.meta,
     }
 }
 
